@@ -1,0 +1,1 @@
+"""Train any AI agent with reinforcement learning, prompt optimisation or fine-tuning."""

@@ -1,0 +1,1 @@
+"""Small pieces each named for its subject; nothing here is public."""

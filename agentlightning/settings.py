@@ -1,0 +1,41 @@
+"""Settings of the machine and the user, read once from the environment.
+
+Components take plain arguments; entry points (`Trainer`, the command line) read `Settings` and
+pass values down. Apart from `env_var`, no other module reads the environment.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Settings", "agent_environment"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where things live on this machine."""
+
+    cache_dir: Path
+    """Converted models and other things that can be made again. `AGL_CACHE_DIR`."""
+
+    runs_dir: Path
+    """Where run directories are made. `AGL_RUNS_DIR`, default `./runs`."""
+
+    offline: bool = False
+    """Refuse every download. `AGL_OFFLINE` set to anything but an empty string or 0."""
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Read the settings from environment variables, with defaults for what is absent."""
+        home_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = os.environ.get("AGL_CACHE_DIR") or f"{home_cache}/agentlightning"
+        return cls(
+            cache_dir=Path(cache).expanduser(),
+            runs_dir=Path(os.environ.get("AGL_RUNS_DIR") or "runs").expanduser(),
+            offline=os.environ.get("AGL_OFFLINE", "") not in {"", "0"},
+        )
+
+
+def agent_environment() -> dict[str, str]:
+    """Return a copy of this process's environment, to start a child process with."""
+    return dict(os.environ)

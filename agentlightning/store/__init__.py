@@ -1,0 +1,1 @@
+"""The LightningStore: where rollouts, attempts, spans, resources and workers live."""

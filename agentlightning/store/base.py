@@ -1,0 +1,472 @@
+"""The store's contract: what every other room knows of it, each signature once.
+
+Implementations and wrappers derive from `LightningStore`. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from agentlightning.types import (
+        Attempt,
+        AttemptedRollout,
+        AttemptStatus,
+        EnqueueRolloutRequest,
+        NamedResources,
+        ResourcesUpdate,
+        Rollout,
+        RolloutConfig,
+        RolloutMode,
+        RolloutStatus,
+        Span,
+        StoreEvent,
+        TaskInput,
+        Worker,
+        WorkerStatus,
+    )
+    from agentlightning.types.event import StoreEventKind
+
+__all__ = [
+    "UNSET",
+    "LightningStore",
+    "LightningStoreCapabilities",
+    "LightningStoreStatistics",
+    "Unset",
+    "is_finished",
+    "is_queuing",
+    "is_running",
+]
+
+SortOrder = Literal["asc", "desc"]
+FilterLogic = Literal["and", "or"]
+
+
+class Unset:
+    """Type of `UNSET`, which says that a field was not given; there is one instance."""
+
+    _instance: Unset | None = None
+
+    def __new__(cls) -> Unset:
+        if cls._instance is None:
+            cls._instance = super().__new__(cls)
+        return cls._instance
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __reduce__(self) -> tuple[type[Unset], tuple[()]]:
+        return Unset, ()
+
+
+UNSET: Final = Unset()
+"""Default of update parameters: leave the field as it is (None would clear it)."""
+
+
+class LightningStoreCapabilities(TypedDict, total=False):
+    """What a store can do beyond the contract."""
+
+    thread_safe: bool
+    """Calls may come from several threads at once."""
+    async_safe: bool
+    """Calls may be interleaved within one event loop."""
+    zero_copy: bool
+    """The object may be used in other processes as it is (it talks to a server)."""
+    otlp_traces: bool
+    """`otlp_traces_endpoint` gives a URL that takes OTLP/HTTP."""
+
+
+class LightningStoreStatistics(TypedDict, total=False):
+    """Counts and sizes; what a store cannot tell is left out."""
+
+    name: str
+    total_rollouts: int
+    total_attempts: int
+    total_spans: int
+    total_resources: int
+    total_workers: int
+    uptime: float
+    """Seconds since the store was opened."""
+    total_span_bytes: int
+    eviction_threshold_bytes: int
+    safe_threshold_bytes: int
+    memory_capacity_bytes: int
+
+
+def is_finished(rollout: Rollout) -> bool:
+    """Return whether a rollout has ended and will not move again."""
+    return rollout.status in {"succeeded", "failed", "cancelled"}
+
+
+def is_queuing(rollout: Rollout) -> bool:
+    """Return whether a rollout waits to be claimed."""
+    return rollout.status in {"queuing", "requeuing"}
+
+
+def is_running(rollout: Rollout) -> bool:
+    """Return whether a worker has claimed the rollout and not yet ended it."""
+    return rollout.status in {"preparing", "running"}
+
+
+class LightningStore:
+    """Keeps rollouts, attempts, spans, resources and workers, and hands out work.
+
+    All methods are coroutines that may be called from any event loop that the store's
+    capabilities allow. Every write may be repeated: identities are made by the caller where
+    given, and a repeated write of the same thing changes nothing. A method that a store does
+    not support raises `NotImplementedError`.
+    """
+
+    @property
+    def capabilities(self) -> LightningStoreCapabilities:
+        """Return what this store can do; all False unless overridden."""
+        return LightningStoreCapabilities(
+            thread_safe=False, async_safe=False, zero_copy=False, otlp_traces=False
+        )
+
+    async def statistics(self) -> LightningStoreStatistics:
+        """Return counts; cheap enough to be asked every second."""
+        return {"name": type(self).__name__}
+
+    def otlp_traces_endpoint(self) -> str:
+        """Return the URL that takes OTLP/HTTP traces, ending in `/v1/traces`."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Release connections and background work; idempotent."""
+
+    # Rollouts: making and claiming them.
+
+    async def start_rollout(
+        self,
+        input: TaskInput,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        mode: RolloutMode | None = None,
+        resources_id: str | None = None,
+        config: RolloutConfig | None = None,
+        metadata: dict[str, Any] | None = None,
+        worker_id: str | None = None,
+    ) -> AttemptedRollout:
+        """Create a rollout with its first attempt, past the queue.
+
+        Args:
+            input: The task, any JSON value.
+            mode: What the rollout is for.
+            resources_id: Snapshot to pin it to; None takes the latest, if there is one.
+            config: Time limits and retries.
+            metadata: Free key-values, kept with the rollout.
+            worker_id: The worker that executes it, which becomes busy.
+        """
+        raise NotImplementedError
+
+    async def enqueue_rollout(
+        self,
+        input: TaskInput,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        mode: RolloutMode | None = None,
+        resources_id: str | None = None,
+        config: RolloutConfig | None = None,
+        metadata: dict[str, Any] | None = None,
+        rollout_id: str | None = None,
+    ) -> Rollout:
+        """Put a task at the tail of the queue; the snapshot is resolved now, or at the claim
+        when none exists yet.
+        """
+        raise NotImplementedError
+
+    async def enqueue_many_rollouts(
+        self, rollouts: Sequence[EnqueueRolloutRequest]
+    ) -> Sequence[Rollout]:
+        """Put several tasks into the queue in one step, and return them in the same order."""
+        raise NotImplementedError
+
+    async def dequeue_rollout(
+        self, worker_id: str | None = None, *, wait_seconds: float = 0.0
+    ) -> AttemptedRollout | None:
+        """Claim the rollout at the head of the queue under a new attempt.
+
+        Args:
+            worker_id: The claiming worker, which becomes busy (or idle, if nothing is there).
+            wait_seconds: How long to wait for work; the caller is woken as soon as there is some.
+        """
+        raise NotImplementedError
+
+    async def dequeue_many_rollouts(
+        self, *, limit: int = 1, worker_id: str | None = None, wait_seconds: float = 0.0
+    ) -> Sequence[AttemptedRollout]:
+        """Claim up to `limit` rollouts; returns what is there, waiting only for the first."""
+        raise NotImplementedError
+
+    async def start_attempt(
+        self, rollout_id: str, worker_id: str | None = None
+    ) -> AttemptedRollout:
+        """Begin another attempt of a rollout now, whatever its retry settings say.
+
+        Raises:
+            NotFoundError: The rollout is unknown.
+            InvalidTransitionError: The rollout is cancelled.
+        """
+        raise NotImplementedError
+
+    # Spans.
+
+    async def add_span(self, span: Span) -> Span | None:
+        """Store one span; None when this span was stored before.
+
+        Raises:
+            NotFoundError: Its rollout or attempt is unknown.
+        """
+        raise NotImplementedError
+
+    async def add_many_spans(self, spans: Sequence[Span]) -> Sequence[Span]:
+        """Store several spans and return those that were new.
+
+        A span with sequence id 0 gets the next one of its rollout. A span of an ended or
+        replaced attempt is kept, marked `agentlightning.late`, and changes no status.
+
+        Raises:
+            NotFoundError: A rollout or attempt is unknown; then none of the spans is stored.
+        """
+        raise NotImplementedError
+
+    async def add_otel_span(
+        self,
+        rollout_id: str,
+        attempt_id: str,
+        readable_span: ReadableSpan,
+        sequence_id: int | None = None,
+    ) -> Span | None:
+        """Store an OpenTelemetry span as part of an attempt."""
+        raise NotImplementedError
+
+    async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
+        """Reserve the next sequence id of a rollout."""
+        raise NotImplementedError
+
+    async def get_many_span_sequence_ids(
+        self, rollout_attempt_ids: Sequence[tuple[str, str]]
+    ) -> Sequence[int]:
+        """Reserve one sequence id per pair of ids, in order."""
+        raise NotImplementedError
+
+    async def query_spans(
+        self,
+        rollout_id: str,
+        attempt_id: str | Literal["latest"] | None = None,
+        *,
+        trace_id: str | None = None,
+        trace_id_contains: str | None = None,
+        span_id: str | None = None,
+        span_id_contains: str | None = None,
+        parent_id: str | None = None,
+        parent_id_contains: str | None = None,
+        name: str | None = None,
+        name_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        limit: int = -1,
+        offset: int = 0,
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+    ) -> Sequence[Span]:
+        """Return a page of a rollout's spans; with no filter, all of them."""
+        raise NotImplementedError
+
+    # Reading rollouts and attempts.
+
+    async def query_rollouts(
+        self,
+        *,
+        status_in: Sequence[RolloutStatus] | None = None,
+        rollout_id_in: Sequence[str] | None = None,
+        rollout_id_contains: str | None = None,
+        mode_in: Sequence[RolloutMode] | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+        status: Sequence[RolloutStatus] | None = None,
+        rollout_ids: Sequence[str] | None = None,
+    ) -> Sequence[Rollout | AttemptedRollout]:
+        """Return a page of rollouts, each with its latest attempt if it has one.
+
+        `status` and `rollout_ids` are deprecated names of `status_in` and `rollout_id_in`.
+        """
+        raise NotImplementedError
+
+    async def query_attempts(
+        self,
+        rollout_id: str,
+        *,
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> Sequence[Attempt]:
+        """Return a page of a rollout's attempts; empty when the rollout is unknown."""
+        raise NotImplementedError
+
+    async def get_rollout_by_id(self, rollout_id: str) -> Rollout | AttemptedRollout | None:
+        """Return one rollout with its latest attempt, or None."""
+        raise NotImplementedError
+
+    async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
+        """Return the attempt with the highest sequence id, or None."""
+        raise NotImplementedError
+
+    async def wait_for_rollouts(
+        self, *, rollout_ids: list[str], timeout: float | None = None
+    ) -> list[Rollout]:
+        """Wait until all of these rollouts have ended, or `timeout` seconds passed.
+
+        Returns:
+            Those that have ended, in the order asked for; unknown ids are left out, and do not
+            keep the call waiting.
+        """
+        raise NotImplementedError
+
+    # Changing rollouts and attempts.
+
+    async def update_rollout(
+        self,
+        rollout_id: str,
+        input: TaskInput | Unset = UNSET,  # noqa: A002 - Compat 0.3.0
+        mode: RolloutMode | Unset | None = UNSET,
+        resources_id: str | Unset | None = UNSET,
+        status: RolloutStatus | Unset = UNSET,
+        config: RolloutConfig | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
+    ) -> Rollout:
+        """Change the given fields of a rollout.
+
+        Setting `queuing` or `requeuing` puts it back into the queue and fences its running
+        attempt; setting a terminal status ends it.
+
+        Raises:
+            NotFoundError: The rollout is unknown.
+            InvalidTransitionError: The state machine forbids the change.
+        """
+        raise NotImplementedError
+
+    async def update_attempt(
+        self,
+        rollout_id: str,
+        attempt_id: str | Literal["latest"],
+        status: AttemptStatus | Unset = UNSET,
+        worker_id: str | Unset = UNSET,
+        last_heartbeat_time: float | Unset = UNSET,
+        metadata: dict[str, Any] | Unset = UNSET,
+    ) -> Attempt:
+        """Change the given fields of an attempt; its status carries over to the rollout when
+        it is the latest attempt and the rollout has not ended.
+
+        Raises:
+            NotFoundError: The rollout or the attempt is unknown.
+        """
+        raise NotImplementedError
+
+    async def finish_rollout(
+        self,
+        rollout_id: str,
+        attempt_id: str | None = None,
+        *,
+        reward: float | dict[str, float] | None = None,
+        output: Any = None,
+    ) -> Rollout:
+        """Settle an attempt (the latest, if none is named) as succeeded.
+
+        A reward is stored as an annotation span first; an output is kept in the attempt's
+        metadata.
+        """
+        raise NotImplementedError
+
+    async def fail_rollout(
+        self, rollout_id: str, attempt_id: str | None = None, *, error: str | None = None
+    ) -> Rollout:
+        """Settle an attempt (the latest, if none is named) as failed, keeping the error."""
+        raise NotImplementedError
+
+    async def list_rollouts(self, **filters: Any) -> Sequence[Rollout | AttemptedRollout]:
+        """Do what `query_rollouts` does."""
+        return await self.query_rollouts(**filters)
+
+    # Resources.
+
+    async def query_resources(
+        self,
+        *,
+        resources_id: str | None = None,
+        resources_id_contains: str | None = None,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> Sequence[ResourcesUpdate]:
+        """Return a page of snapshots, the newest version of each id."""
+        raise NotImplementedError
+
+    async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
+        """Return a snapshot: the newest version of an id, or the one of `<id>@<version>`."""
+        raise NotImplementedError
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        """Return the snapshot that was made last, or None."""
+        raise NotImplementedError
+
+    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
+        """Publish resources under a new id, at version 1."""
+        raise NotImplementedError
+
+    async def update_resources(
+        self, resources_id: str, resources: NamedResources
+    ) -> ResourcesUpdate:
+        """Publish the next version of an id (version 1 when it is new); older ones stay."""
+        raise NotImplementedError
+
+    # Workers.
+
+    async def query_workers(
+        self,
+        *,
+        status_in: Sequence[WorkerStatus] | None = None,
+        worker_id_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> Sequence[Worker]:
+        """Return a page of workers."""
+        raise NotImplementedError
+
+    async def get_worker_by_id(self, worker_id: str) -> Worker | None:
+        """Return one worker, or None."""
+        raise NotImplementedError
+
+    async def update_worker(
+        self, worker_id: str, heartbeat_stats: dict[str, Any] | Unset = UNSET
+    ) -> Worker:
+        """Record a heartbeat; an unknown worker is added."""
+        raise NotImplementedError
+
+    # Events.
+
+    def subscribe(
+        self,
+        *,
+        since: int | None = None,
+        kinds: Sequence[StoreEventKind] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> AsyncIterator[StoreEvent]:
+        """Yield changes as they happen, in order, until the iterator is closed.
+
+        Args:
+            since: Replay what came after this `seq` first; None starts with what comes next.
+            kinds: Only events of these kinds.
+            metadata: Only events of rollouts whose metadata holds all of these pairs.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Public utilities under the names that 0.3.0 gave them."""
