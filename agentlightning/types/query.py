@@ -59,3 +59,5 @@ class PaginatedResult(BaseModel, Sequence[T], Generic[T]):
             more = ", ..." if len(self.items) > 1 else ""
             shown = f"({self.offset}:{end} of {self.total}) [{self.items[0]!r}{more}]"
         return f"<PaginatedResult {shown}>"
+
+    __str__ = __repr__
