@@ -14,8 +14,8 @@ Rules that hold for every estimator
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,14 +147,24 @@ class Estimator(Protocol):
     def __call__(self, scores: Scores, options: AdvantageOptions, /) -> Floats: ...
 
 
-_ESTIMATORS: dict[str, Estimator] = {}
+class _Entry(NamedTuple):
+    estimator: Estimator
+    grouped: bool
 
 
-def register_advantage(name: str) -> Callable[[Estimator], Estimator]:
+_ESTIMATORS: dict[str, _Entry] = {}
+
+
+def register_advantage(name: str, *, grouped: bool = True) -> Callable[[Estimator], Estimator]:
     """Register an estimator under `name`, replacing an earlier one of that name.
 
+    Args:
+        name: What users write to choose it.
+        grouped: Whether it compares rewards within a group only. If not, a group of equal
+            rewards still carries a signal, and only a batch of equal rewards does not.
+
     Example:
-        >>> @register_advantage("raw-reward")
+        >>> @register_advantage("raw-reward", grouped=False)
         ... def raw_reward(scores, options):
         ...     return scores.reward
         >>> estimate_advantages("raw-reward", Scores.of([1.0, 0.0], ["a", "a"])).value.tolist()
@@ -162,7 +172,7 @@ def register_advantage(name: str) -> Callable[[Estimator], Estimator]:
     """
 
     def register(estimator: Estimator) -> Estimator:
-        _ESTIMATORS[name] = estimator
+        _ESTIMATORS[name] = _Entry(estimator, grouped)
         return estimator
 
     return register
@@ -187,9 +197,11 @@ def estimate_advantages(
             f"no advantage estimator called {name!r}; known: {', '.join(advantage_names())}"
         )
     options = options or AdvantageOptions()
-    raw_B = _ESTIMATORS[name](scores, options)
+    entry = _ESTIMATORS[name]
+    raw_B = entry.estimator(scores, options)
     scored_B = scores.scored
-    zero_signal_B = scored_B & (scores.size > 1) & (_spread(scores) < options.tolerance)
+    peers = scores if entry.grouped else replace(scores, group=np.zeros_like(scores.group))
+    zero_signal_B = scored_B & (peers.size > 1) & (_spread(peers) < options.tolerance)
     value_B = np.where(scored_B & ~zero_signal_B, raw_B, 0.0)
     if not np.isfinite(value_B).all():
         raise TrainingError(f"advantage estimator {name!r} returned NaN or infinity")
@@ -262,7 +274,7 @@ def _whiten(values_B: Floats, scores: Scores) -> Floats:
     return (values_B - mean) / np.sqrt(variance + 1e-8)
 
 
-@register_advantage("reinforce_plus_plus")
+@register_advantage("reinforce_plus_plus", grouped=False)
 def reinforce_plus_plus(scores: Scores, options: AdvantageOptions) -> Floats:  # noqa: ARG001 - protocol
     """REINFORCE++ at discount 1: rewards whitened over the batch's tokens (arXiv:2501.03262)."""
     return _whiten(scores.reward, scores)

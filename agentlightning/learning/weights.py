@@ -100,7 +100,7 @@ def row_weights(
 def _denominator(
     aggregate: Aggregate,
     shares: Shares,
-    tokens: NDArray[np.float64],
+    tokens_R: NDArray[np.float64],
     live_R: NDArray[np.bool_],
     length: float,
 ) -> NDArray[np.float64]:
