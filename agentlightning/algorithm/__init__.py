@@ -1,0 +1,40 @@
+"""Algorithms: what learns from rollouts. Classes load when they are first used."""
+
+from typing import TYPE_CHECKING
+
+from agentlightning._internal.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.base import Algorithm, ComponentDefaults
+    from agentlightning.algorithm.decorator import FunctionalAlgorithm, algo
+    from agentlightning.algorithm.fast import Baseline, FastAlgorithm
+    from agentlightning.algorithm.grpo import GRPO
+    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.result import FitResult
+
+__all__ = [
+    "GRPO",
+    "Algorithm",
+    "Baseline",
+    "ComponentDefaults",
+    "FastAlgorithm",
+    "FitResult",
+    "FunctionalAlgorithm",
+    "GRPOConfig",
+    "algo",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Algorithm": "agentlightning.algorithm.base",
+        "ComponentDefaults": "agentlightning.algorithm.base",
+        "FunctionalAlgorithm": "agentlightning.algorithm.decorator",
+        "algo": "agentlightning.algorithm.decorator",
+        "Baseline": "agentlightning.algorithm.fast",
+        "FastAlgorithm": "agentlightning.algorithm.fast",
+        "GRPO": "agentlightning.algorithm.grpo",
+        "GRPOConfig": "agentlightning.algorithm.policy.config",
+        "FitResult": "agentlightning.algorithm.result",
+    },
+)

@@ -1,0 +1,90 @@
+"""What a fit leaves behind: the best and the last policy, and where everything lies."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentlightning.errors import CheckpointError
+
+__all__ = ["Evaluation", "FitResult"]
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One measurement on the validation tasks."""
+
+    step: int
+    """Training steps done before it."""
+    reward: float
+    """Mean over the tasks; a task whose rollout failed counts with the failure reward."""
+    tasks: int
+    failed: int = 0
+    seconds: float = 0.0
+    checkpoint: str | None = None
+    """Directory of the checkpoint that holds the measured weights, if it was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """What a fit achieved."""
+
+    run_dir: Path | None = None
+    """Directory with metrics, checkpoints and the store."""
+    steps: int = 0
+    """Training steps done, those of earlier, resumed parts included."""
+    best: Evaluation | None = None
+    """The best evaluation (the earliest of equals)."""
+    evaluations: list[Evaluation] = field(default_factory=list[Evaluation])
+    checkpoint: Path | None = None
+    """Directory of the checkpoint to use: the best evaluated one that was kept, else the last."""
+    interrupted: bool = False
+    """Whether the fit was stopped before its last step."""
+    seconds: float = 0.0
+    """Wall time of this part of the run."""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of every step, read from the run directory."""
+        path = self.run_dir / "metrics.jsonl" if self.run_dir else None
+        if path is None or not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+    def save(self) -> None:
+        """Write the result into its run directory, replacing an earlier one atomically."""
+        if self.run_dir is None:
+            raise CheckpointError("This result has no run directory to be saved in.")
+        fields = asdict(self)
+        fields["run_dir"] = str(self.run_dir)
+        fields["checkpoint"] = str(self.checkpoint) if self.checkpoint else None
+        target = self.run_dir / RESULT_FILE
+        draft = target.with_suffix(".tmp")
+        draft.write_text(json.dumps(fields, indent=2))
+        os.replace(draft, target)  # noqa: PTH105 - the atomicity is the point.
+
+    @classmethod
+    def load(cls, run_dir: Path) -> FitResult:
+        """Read the result that a finished or interrupted fit left in its run directory.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        path = run_dir / RESULT_FILE
+        if not path.is_file():
+            raise CheckpointError(f"{run_dir} holds no {RESULT_FILE}: no fit has ended there yet.")
+        fields = json.loads(path.read_text())
+        evaluations = [Evaluation(**each) for each in fields.pop("evaluations")]
+        best = fields.pop("best")
+        checkpoint = fields.pop("checkpoint")
+        fields["run_dir"] = Path(fields["run_dir"])
+        return cls(
+            **fields,
+            evaluations=evaluations,
+            best=Evaluation(**best) if best else None,
+            checkpoint=Path(checkpoint) if checkpoint else None,
+        )
