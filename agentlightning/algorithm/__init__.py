@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from agentlightning._internal.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.base import Algorithm, ComponentDefaults
+    from agentlightning.algorithm.base import Algorithm
     from agentlightning.algorithm.decorator import FunctionalAlgorithm, algo
     from agentlightning.algorithm.fast import Baseline, FastAlgorithm
     from agentlightning.algorithm.grpo import GRPO
@@ -16,7 +16,6 @@ __all__ = [
     "GRPO",
     "Algorithm",
     "Baseline",
-    "ComponentDefaults",
     "FastAlgorithm",
     "FitResult",
     "FunctionalAlgorithm",
@@ -28,7 +27,6 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Algorithm": "agentlightning.algorithm.base",
-        "ComponentDefaults": "agentlightning.algorithm.base",
         "FunctionalAlgorithm": "agentlightning.algorithm.decorator",
         "algo": "agentlightning.algorithm.decorator",
         "Baseline": "agentlightning.algorithm.fast",

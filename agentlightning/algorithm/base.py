@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Awaitable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentlightning.errors import ConfigurationError
 
@@ -18,17 +17,7 @@ if TYPE_CHECKING:
     from agentlightning.trainer.trainer import Trainer
     from agentlightning.types import Dataset, NamedResources
 
-__all__ = ["Algorithm", "ComponentDefaults"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentDefaults:
-    """What an algorithm would like the trainer to use where the user said nothing."""
-
-    strategy: str | None = None
-    """Registered name of an execution strategy."""
-    store: str | None = None
-    """A store URL."""
+__all__ = ["Algorithm"]
 
 
 def _alive(reference: weakref.ref[Any] | None, what: str) -> Any:
@@ -53,6 +42,9 @@ class Algorithm:
     sets store, adapter, proxy and initial resources before it calls `run`.
     """
 
+    preferred_strategy: ClassVar[str | None] = None
+    """Registered name of the execution strategy to use where the user names none."""
+
     _trainer_ref: weakref.ref[Trainer] | None = None
     _llm_proxy_ref: weakref.ref[LLMProxy] | None = None
     _adapter_ref: weakref.ref[TraceAdapter[Any]] | None = None
@@ -63,14 +55,22 @@ class Algorithm:
         """Return whether `run` is a coroutine function."""
         return inspect.iscoroutinefunction(self.run)
 
-    def component_defaults(self, *, resume: bool | None) -> ComponentDefaults:
-        """Return the components this algorithm prefers; the user's own choice comes first.
+    def prepare(self, *, resume: bool | None) -> str | None:
+        """Get ready for a fit, before any store or runner exists.
 
         Args:
             resume: What `Trainer.fit` was asked: True continues a run, False starts a new one,
                 None continues one if there is one.
+
+        Returns:
+            URL of the store to use where the user named none; None for the trainer's default.
         """
-        return ComponentDefaults()
+        if resume:
+            raise ConfigurationError(
+                f"{type(self).__name__} keeps no state that could be resumed; call fit() without "
+                "resume=True."
+            )
+        return None
 
     def get_result(self) -> FitResult | None:
         """Return what `run` achieved, or None when this algorithm reports nothing."""
