@@ -1,0 +1,1 @@
+"""Things several test rooms need: small models and the like; holds no tests."""
