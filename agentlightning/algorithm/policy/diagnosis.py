@@ -1,0 +1,117 @@
+"""Diagnosis: why a batch cannot teach anything, said before time is wasted on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentlightning.errors import EmptyBatchError
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.outcome import RolloutOutcome
+
+__all__ = ["check_batch", "failure_table", "group_rewards", "mixed_share", "signal_warning"]
+
+_TOLERANCE = 1e-6
+"""Rewards of a group that differ by less carry no signal (SkyRL's value)."""
+
+_WANTED_MIXED_SHARE = 1 / 3
+"""Below this share of mixed groups, most of the sampling is wasted."""
+
+
+def group_rewards(outcomes: Sequence[RolloutOutcome]) -> dict[str, list[float]]:
+    """Return the scored rewards of each group."""
+    groups: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        members = groups.setdefault(outcome.group_id, [])
+        if outcome.reward is not None:
+            members.append(outcome.reward)
+    return groups
+
+
+def mixed_share(outcomes: Sequence[RolloutOutcome]) -> float:
+    """Return the share of groups whose rewards differ: the only ones that teach anything."""
+    groups = group_rewards(outcomes)
+    mixed = [r for r in groups.values() if r and max(r) - min(r) > _TOLERANCE]
+    return len(mixed) / len(groups) if groups else 0.0
+
+
+def failure_table(outcomes: Sequence[RolloutOutcome]) -> str:
+    """Return one line per class of failure with its count and an example."""
+    counts = Counter(o.outcome for o in outcomes if o.outcome != "ok")
+    lines: list[str] = []
+    for name, count in counts.most_common():
+        example = next((o.error for o in outcomes if o.outcome == name and o.error), None)
+        lines.append(f"  {count:>4} x {name}" + (f", for example {example}" if example else ""))
+    return "\n".join(lines)
+
+
+def check_batch(outcomes: Sequence[RolloutOutcome], *, max_empty_share: float) -> None:
+    """Stop a fit whose rollouts cannot be learnt from.
+
+    Raises:
+        EmptyBatchError: All rollouts failed, none was scored, or more than `max_empty_share` of
+            them hold no trainable call. The message says what to do.
+    """
+    total = len(outcomes)
+    if all(o.outcome != "ok" for o in outcomes):
+        raise EmptyBatchError(
+            f"All {total} rollouts of this step failed:\n{failure_table(outcomes)}\n"
+            "Run the agent once with Trainer.dev() and fix the first error."
+        )
+    if all(o.reward is None for o in outcomes):
+        raise EmptyBatchError(
+            f"None of the {total} rollouts of this step has a reward. Return a number from the "
+            "agent, call agentlightning.emit_reward(), or pass reward_fn= to the Trainer."
+        )
+    empty = [o for o in outcomes if not o.has_tokens]
+    if len(empty) > max_empty_share * total:
+        raise EmptyBatchError(
+            f"{len(empty)} of {total} rollouts hold no model call that can be trained on:\n"
+            f"{_empty_table(empty)}\n"
+            "The agent must call the model at the endpoint of its `llm` resource."
+        )
+
+
+def _empty_table(empty: Sequence[RolloutOutcome]) -> str:
+    reasons = Counter(_empty_reason(outcome) for outcome in empty)
+    return "\n".join(f"  {count:>4} x {reason}" for reason, count in reasons.most_common())
+
+
+def _empty_reason(outcome: RolloutOutcome) -> str:
+    if outcome.outcome != "ok" and not outcome.calls:
+        return f"failed before its first call ({outcome.outcome})"
+    if not outcome.calls:
+        return f"{outcome.span_count} spans, none of them a call through our gateway"
+    failed = [call for call in outcome.calls if call.outcome != "ok"]
+    if len(failed) == len(outcome.calls):
+        return f"every call failed ({failed[-1].error or failed[-1].outcome})"
+    if not any(call.trained for call in outcome.calls):
+        return "only calls to models that are not trained"
+    return "calls without token ids: the model server gave none"
+
+
+def signal_warning(outcomes: Sequence[RolloutOutcome], *, step: int) -> str | None:
+    """Return a warning when too few groups of the batch hold both good and bad rollouts."""
+    share = mixed_share(outcomes)
+    if share >= _WANTED_MIXED_SHARE:
+        return None
+    rewards = [r for members in group_rewards(outcomes).values() for r in members]
+    if not rewards:
+        return None
+    mean = sum(rewards) / len(rewards)
+    groups = len(group_rewards(outcomes))
+    mixed = round(share * groups)
+    spread = max(rewards) - min(rewards)
+    if spread > _TOLERANCE and mean > (max(rewards) + min(rewards)) / 2:
+        # Most groups succeed as a whole: that is what the end of learning looks like.
+        return None
+    if spread <= _TOLERANCE and mean > 0 and step > 1:
+        return None
+    return (
+        f"Step {step}: only {mixed} of {groups} groups have mixed rewards (mean {mean:.2f}). "
+        "A group whose rollouts all get the same reward teaches nothing. Make the task easier, "
+        "put examples into the prompt, give partial rewards, or enlarge group_size until at "
+        "least a third of the groups are mixed."
+    )

@@ -1,0 +1,96 @@
+"""What one rollout brought: its reward, its model calls, and why it failed if it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentlightning.adapter.calls import find_calls
+from agentlightning.adapter.rewards import find_final_reward
+from agentlightning.types import Attempt, AttemptedRollout, CallRecord, Rollout, Span
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.store.base import LightningStore
+
+__all__ = ["RolloutOutcome", "fetch_outcome"]
+
+_AGENT_OUTCOMES = frozenset({"agent_error", "timeout", "reward_error"})
+"""Failures that are the agent's own doing; all others are nobody's experience."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutOutcome:
+    """One ended rollout."""
+
+    rollout_id: str
+    group_id: str
+    task: Any
+    reward: float | None
+    """None when the rollout was not scored, or does not count."""
+    outcome: str
+    """`ok`, or the class of the failure."""
+    error: str | None
+    calls: tuple[CallRecord, ...]
+    span_count: int
+
+    @property
+    def has_tokens(self) -> bool:
+        """Return whether any call can be trained on."""
+        return any(
+            call.trained and call.prompt_token_ids and any(c.token_ids for c in call.choices)
+            for call in self.calls
+        )
+
+    @property
+    def answer(self) -> str:
+        """Return the last text that the model gave."""
+        for call in reversed(self.calls):
+            for choice in call.choices:
+                content = (choice.message or {}).get("content")
+                if content:
+                    return str(content)
+        return self.error or ""
+
+
+async def fetch_outcome(
+    store: LightningStore, rollout: Rollout, *, group_id: str, config: GRPOConfig
+) -> RolloutOutcome:
+    """Read what the latest attempt of an ended rollout left in the store."""
+    spans: Sequence[Span] = await store.query_spans(rollout.rollout_id, "latest")
+    attempt = rollout.attempt if isinstance(rollout, AttemptedRollout) else None
+    if attempt is None:
+        attempt = await store.get_latest_attempt(rollout.rollout_id)
+    outcome, error = _classify(rollout, attempt)
+    return RolloutOutcome(
+        rollout_id=rollout.rollout_id,
+        group_id=group_id,
+        task=rollout.input,
+        reward=_reward(spans, outcome, config),
+        outcome=outcome,
+        error=error,
+        calls=tuple(find_calls(spans)),
+        span_count=len(spans),
+    )
+
+
+def _classify(rollout: Rollout, attempt: Attempt | None) -> tuple[str, str | None]:
+    if rollout.status == "succeeded":
+        return "ok", None
+    if attempt is None:
+        return rollout.status, None
+    metadata = attempt.metadata or {}
+    error = metadata.get("error") or {}
+    return (
+        str(metadata.get("outcome") or attempt.status),
+        f"{error.get('type')}: {error.get('message')}" if error else None,
+    )
+
+
+def _reward(spans: Sequence[Span], outcome: str, config: GRPOConfig) -> float | None:
+    if outcome == "ok":
+        return find_final_reward(spans)
+    if config.failure_policy == "reward" and outcome in _AGENT_OUTCOMES:
+        return config.failure_reward
+    return None

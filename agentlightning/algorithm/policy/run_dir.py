@@ -1,0 +1,129 @@
+"""The run directory: where everything about one run lies, and whether it can be continued.
+
+```
+<run_dir>/
+  config.json      the algorithm's configuration and the run's id
+  store.db         rollouts, attempts, spans, resources (the default store)
+  metrics.jsonl    one line per step and evaluation
+  checkpoints/     step-000012/ ...
+  result.json      written when a fit ends, finished or interrupted
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentlightning._internal.clock import now
+from agentlightning._internal.ids import generate_id
+from agentlightning.errors import CheckpointError, ConfigurationError
+from agentlightning.settings import Settings
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.config import GRPOConfig
+
+__all__ = ["RunDirectory"]
+
+
+class RunDirectory:
+    """One run's directory. `open` decides between a new run and the continuation of one."""
+
+    def __init__(self, path: Path, *, run_id: str, resumed: bool) -> None:
+        """Use `open` instead."""
+        self.path = path
+        self.run_id = run_id
+        """Short random id; part of every rollout id of the run."""
+        self.resumed = resumed
+        """Whether the directory held the run already."""
+
+    @property
+    def store_url(self) -> str:
+        """Return the URL of the run's own store."""
+        return f"sqlite:///{self.path / 'store.db'}"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Return the path of the metrics file."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Return the directory of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def open(cls, config: GRPOConfig, *, algorithm: str, resume: bool | None) -> RunDirectory:
+        """Make the directory of a new run, or find that of the run to continue.
+
+        Args:
+            config: The configuration; on a resume it must agree with the stored one.
+            algorithm: Name of the algorithm, for the name of a new directory.
+            resume: See `Trainer.fit`.
+
+        Raises:
+            ConfigurationError: The directory holds another run, or one that `resume` forbids.
+            CheckpointError: `resume` is True and there is nothing to continue.
+        """
+        if config.run_dir is None:
+            if resume:
+                raise CheckpointError(
+                    "resume=True needs run_dir= in the algorithm's configuration, to say which "
+                    "run to continue."
+                )
+            stamp = datetime.fromtimestamp(now()).strftime("%Y%m%d-%H%M%S")
+            name = f"{algorithm.lower()}-{stamp}-{generate_id(4)}"
+            return cls._create(Settings.from_environment().runs_dir / name, config, algorithm)
+        path = Path(config.run_dir)
+        stored = _read_config(path)
+        if stored is None:
+            if resume:
+                raise CheckpointError(f"{path} holds no run to resume.")
+            if path.exists() and any(path.iterdir()):
+                raise ConfigurationError(
+                    f"{path} is not empty and holds no run: name another run_dir."
+                )
+            return cls._create(path, config, algorithm)
+        if resume is False:
+            raise ConfigurationError(
+                f"{path} holds a run already: name another run_dir, or resume it."
+            )
+        _refuse_other_run(path, stored, config, algorithm)
+        return cls(path.absolute(), run_id=stored["run_id"], resumed=True)
+
+    @classmethod
+    def _create(cls, path: Path, config: GRPOConfig, algorithm: str) -> RunDirectory:
+        path = path.absolute()
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        run_id = generate_id(6)
+        content = {"algorithm": algorithm, "run_id": run_id, "config": config.to_dict()}
+        draft = path / "config.tmp"
+        draft.write_text(json.dumps(content, indent=2))
+        # A crash leaves either no run or a whole one.
+        os.replace(draft, path / "config.json")  # noqa: PTH105 - the atomicity is the point.
+        return cls(path, run_id=run_id, resumed=False)
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    file = path / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _refuse_other_run(
+    path: Path, stored: dict[str, Any], config: GRPOConfig, algorithm: str
+) -> None:
+    if stored["algorithm"] != algorithm:
+        raise ConfigurationError(
+            f"{path} holds a run of {stored['algorithm']}, not of {algorithm}: name another "
+            "run_dir."
+        )
+    different = config.difference(stored["config"])
+    if different:
+        changes = ", ".join(f"{name} {old!r} → {new!r}" for name, (old, new) in different.items())
+        raise ConfigurationError(
+            f"{path} holds a run with other settings ({changes}): restore them to resume it, or "
+            "name another run_dir."
+        )
