@@ -64,8 +64,9 @@ def make_tiny_model(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tiny_tokenizer(words)
+    vocabulary = tokenizer.get_vocab()
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(vocabulary),
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
@@ -74,8 +75,8 @@ def make_tiny_model(
         max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=int(tokenizer.convert_tokens_to_ids(EOS)),
-        pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),
+        eos_token_id=vocabulary[EOS],
+        pad_token_id=vocabulary[PAD],
         dtype="float32",
     )
     with torch.random.fork_rng():
