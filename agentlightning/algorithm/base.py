@@ -72,6 +72,12 @@ class Algorithm:
             )
         return None
 
+    async def recover(self, store: LightningStore) -> None:
+        """Put in order what an earlier, killed part of the run left in the store.
+
+        `Trainer.fit` awaits it after `prepare` and before any runner starts.
+        """
+
     def get_result(self) -> FitResult | None:
         """Return what `run` achieved, or None when this algorithm reports nothing."""
         return None

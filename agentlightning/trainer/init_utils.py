@@ -116,7 +116,7 @@ def instantiate_from_spec(
     return instantiate_component(target, arguments, optional_defaults)
 
 
-def build_component(
+def build_component(  # noqa: PLR0913 - Compat 0.3.0: the signature is theirs.
     spec: Any,
     *,
     expected_type: type[T],

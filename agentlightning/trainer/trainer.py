@@ -5,9 +5,11 @@ It wires and nothing more: learning is the algorithm's, processes are the strate
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import monotonic
@@ -152,6 +154,7 @@ class Trainer(ParallelWorkerBase):
         lit_agent.set_trainer(self)
         if self.algorithm is not None:
             self.algorithm.set_trainer(self)
+            _run_to_end(self.algorithm.recover(store))
         self.strategy.execute(
             AlgorithmSide(
                 algorithm=self.algorithm,
@@ -328,6 +331,12 @@ class Trainer(ParallelWorkerBase):
         if hooks is None:
             return ()
         return (hooks,) if isinstance(hooks, Hook) else tuple(hooks)
+
+
+def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a loop of its own; also where this thread has a running loop."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(asyncio.run, work).result()
 
 
 def _as_agent(agent: LitAgent[Any] | Callable[..., Any]) -> LitAgent[Any]:

@@ -1,7 +1,7 @@
 """Collecting rollouts: enqueue a step's tasks, wait for them, and read what they brought.
 
 Rollout ids are made from run, step and place, so that collecting the same step again after a
-crash finds the rollouts that were finished and runs only the others.
+crash finds the rollouts that were finished and runs only the others, under new ids.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from agentlightning.algorithm.policy.outcome import RolloutOutcome, fetch_outcome
 from agentlightning.errors import TrainingError
-from agentlightning.store.base import is_finished, is_running
-from agentlightning.types import EnqueueRolloutRequest, Rollout, RolloutConfig, RolloutMode
+from agentlightning.store.base import is_finished
+from agentlightning.types import EnqueueRolloutRequest, RolloutConfig, RolloutMode
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.run_dir import RunDirectory
     from agentlightning.store.base import LightningStore
 
-__all__ = ["Collector", "PlannedRollout"]
+__all__ = ["Collector", "PlannedRollout", "cancel_unfinished"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ _STALL_MARGIN_SECONDS = 60.0
 class PlannedRollout:
     """One rollout to be made."""
 
-    rollout_id: str
+    place: str
+    """Where it stands in the run, for instance `t3-0-7`: step 3, first task, eighth member."""
     group_id: str
     task: Any
 
@@ -43,11 +45,11 @@ class PlannedRollout:
 class Collector:
     """Runs planned rollouts through the store; one step at a time."""
 
-    def __init__(self, store: LightningStore, config: GRPOConfig, *, run_id: str) -> None:
+    def __init__(self, store: LightningStore, config: GRPOConfig, run: RunDirectory) -> None:
         """Use `store` under the time limits of `config`."""
         self._store = store
         self._config = config
-        self._run_id = run_id
+        self._run = run
 
     async def collect(
         self,
@@ -61,7 +63,8 @@ class Collector:
         """Return the outcomes of all planned rollouts, in their order.
 
         Args:
-            planned: What to run; ids that the store knows are not run again.
+            planned: What to run; those that ended in an earlier part of the run are
+                not run again.
             mode: Mode of the rollouts.
             step: Step they belong to, kept in their metadata.
             resources_id: Snapshot to run them with.
@@ -70,44 +73,63 @@ class Collector:
         Raises:
             TrainingError: No rollout has ended for longer than any may take.
         """
-        config = RolloutConfig(
-            timeout_seconds=self._config.rollout_timeout_seconds,
-            unresponsive_seconds=_UNRESPONSIVE_SECONDS,
-            max_attempts=self._config.max_attempts,
-            retry_condition=["unresponsive"],
-        )
+        ids = await self._finished_before(planned)
+        reused = sum(rollout_id is not None for rollout_id in ids)
+        if reused:
+            logger.info("finished rollouts are used again", extra={"count": reused})
+        ids = [
+            rollout_id or self._id(each.place, self._run.session)
+            for each, rollout_id in zip(planned, ids, strict=True)
+        ]
         requests = [
-            EnqueueRolloutRequest(
-                input=each.task,
-                mode=mode,
-                resources_id=resources_id,
-                config=config,
-                metadata={"run_id": self._run_id, "step": step, "group_id": each.group_id},
-                rollout_id=each.rollout_id,
-            )
-            for each in planned
+            self._request(each, rollout_id, mode, step, resources_id)
+            for each, rollout_id in zip(planned, ids, strict=True)
         ]
-        rollouts = await self._store.enqueue_many_rollouts(requests)
-        await self._revive(rollouts, resources_id)
-        await self._wait([rollout.rollout_id for rollout in rollouts], on_done)
-        return await self._read(planned)
+        # Enqueueing a rollout that is there already changes nothing.
+        await self._store.enqueue_many_rollouts(requests)
+        await self._wait(ids, on_done)
+        return await self._read(planned, ids)
 
-    async def _revive(self, rollouts: Sequence[Rollout], resources_id: str) -> None:
-        """Put rollouts of an earlier, killed part of the run back into the queue.
+    def _id(self, place: str, session: int) -> str:
+        return f"ro-{self._run.run_id}-{session}-{place}"
 
-        Their runners are gone, and so is the endpoint that their snapshot names.
-        """
-        orphaned = [
-            rollout
-            for rollout in rollouts
-            if not is_finished(rollout) and rollout.resources_id != resources_id
-        ]
-        for rollout in orphaned:
-            await self._store.update_rollout(rollout.rollout_id, resources_id=resources_id)
-            if is_running(rollout):
-                await self._store.update_rollout(rollout.rollout_id, status="requeuing")
-        if orphaned:
-            logger.info("unfinished rollouts run again", extra={"count": len(orphaned)})
+    async def _finished_before(self, planned: Sequence[PlannedRollout]) -> list[str | None]:
+        """Return, for each planned rollout, the id of an earlier session's one that has ended."""
+        if not self._run.resumed:
+            return [None] * len(planned)
+        sessions = range(1, self._run.session)
+        earlier = {
+            self._id(each.place, session): index
+            for index, each in enumerate(planned)
+            for session in sessions
+        }
+        found: list[str | None] = [None] * len(planned)
+        for rollout in await self._store.query_rollouts(rollout_id_in=list(earlier)):
+            if is_finished(rollout) and rollout.status != "cancelled":
+                found[earlier[rollout.rollout_id]] = rollout.rollout_id
+        return found
+
+    def _request(
+        self,
+        each: PlannedRollout,
+        rollout_id: str,
+        mode: RolloutMode,
+        step: int,
+        resources_id: str,
+    ) -> EnqueueRolloutRequest:
+        return EnqueueRolloutRequest(
+            input=each.task,
+            mode=mode,
+            resources_id=resources_id,
+            config=RolloutConfig(
+                timeout_seconds=self._config.rollout_timeout_seconds,
+                unresponsive_seconds=_UNRESPONSIVE_SECONDS,
+                max_attempts=self._config.max_attempts,
+                retry_condition=["unresponsive"],
+            ),
+            metadata={"run_id": self._run.run_id, "step": step, "group_id": each.group_id},
+            rollout_id=rollout_id,
+        )
 
     async def _wait(self, rollout_ids: list[str], on_done: Callable[[int, int], None]) -> None:
         total = len(rollout_ids)
@@ -134,15 +156,34 @@ class Collector:
                 task.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _read(self, planned: Sequence[PlannedRollout]) -> list[RolloutOutcome]:
-        ids = [each.rollout_id for each in planned]
+    async def _read(
+        self, planned: Sequence[PlannedRollout], ids: Sequence[str]
+    ) -> list[RolloutOutcome]:
         ended = {
             rollout.rollout_id: rollout
-            for rollout in await self._store.query_rollouts(rollout_id_in=ids)
+            for rollout in await self._store.query_rollouts(rollout_id_in=list(ids))
         }
         return [
             await fetch_outcome(
-                self._store, ended[each.rollout_id], group_id=each.group_id, config=self._config
+                self._store, ended[rollout_id], group_id=each.group_id, config=self._config
             )
-            for each in planned
+            for each, rollout_id in zip(planned, ids, strict=True)
         ]
+
+
+async def cancel_unfinished(store: LightningStore, *, run_id: str) -> int:
+    """Cancel what a killed part of a run left open, and return how many rollouts that were.
+
+    Their runners are gone, and so is the endpoint that their resources name; a runner that took
+    one up again would only fail at it. Call this before runners start.
+    """
+    left = [
+        rollout
+        for rollout in await store.query_rollouts(
+            status_in=["queuing", "requeuing", "preparing", "running"]
+        )
+        if (rollout.metadata or {}).get("run_id") == run_id
+    ]
+    for rollout in left:
+        await store.update_rollout(rollout.rollout_id, status="cancelled")
+    return len(left)

@@ -32,13 +32,18 @@ __all__ = ["RunDirectory"]
 class RunDirectory:
     """One run's directory. `open` decides between a new run and the continuation of one."""
 
-    def __init__(self, path: Path, *, run_id: str, resumed: bool) -> None:
+    def __init__(self, path: Path, *, run_id: str, session: int) -> None:
         """Use `open` instead."""
         self.path = path
         self.run_id = run_id
         """Short random id; part of every rollout id of the run."""
-        self.resumed = resumed
-        """Whether the directory held the run already."""
+        self.session = session
+        """1 for the first part of a run, one more after each resume."""
+
+    @property
+    def resumed(self) -> bool:
+        """Return whether the directory held the run already."""
+        return self.session > 1
 
     @property
     def store_url(self) -> str:
@@ -92,19 +97,25 @@ class RunDirectory:
                 f"{path} holds a run already: name another run_dir, or resume it."
             )
         _refuse_other_run(path, stored, config, algorithm)
-        return cls(path.absolute(), run_id=stored["run_id"], resumed=True)
+        stored["sessions"] += 1
+        _write_config(path, stored)
+        return cls(path.absolute(), run_id=stored["run_id"], session=stored["sessions"])
 
     @classmethod
     def _create(cls, path: Path, config: GRPOConfig, algorithm: str) -> RunDirectory:
         path = path.absolute()
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         run_id = generate_id(6)
-        content = {"algorithm": algorithm, "run_id": run_id, "config": config.to_dict()}
-        draft = path / "config.tmp"
-        draft.write_text(json.dumps(content, indent=2))
-        # A crash leaves either no run or a whole one.
-        os.replace(draft, path / "config.json")  # noqa: PTH105 - the atomicity is the point.
-        return cls(path, run_id=run_id, resumed=False)
+        content = {"algorithm": algorithm, "run_id": run_id, "sessions": 1}
+        _write_config(path, {**content, "config": config.to_dict()})
+        return cls(path, run_id=run_id, session=1)
+
+
+def _write_config(path: Path, content: dict[str, Any]) -> None:
+    """Write the file whole or not at all, so that a crash leaves a run that can be read."""
+    draft = path / "config.tmp"
+    draft.write_text(json.dumps(content, indent=2))
+    os.replace(draft, path / "config.json")  # noqa: PTH105 - the atomicity is the point.
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
