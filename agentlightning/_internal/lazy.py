@@ -13,16 +13,18 @@ def lazy_exports(
 
     Args:
         package: The package's `__name__`.
-        exports: Public name to the module that defines it. A name mapped to
-            `"<package>.<name>"` is that submodule itself.
+        exports: Public name to the module that defines it, with `:<name>` behind it where the
+            name differs there. A name mapped to `"<package>.<name>"` is that submodule itself.
     """
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - it becomes the module's own.
-        module_name = exports.get(name)
-        if module_name is None:
+        target = exports.get(name)
+        if target is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module_name, _, attribute = target.partition(":")
         module = importlib.import_module(module_name)
-        value = module if module_name == f"{package}.{name}" else getattr(module, name)
+        is_submodule = module_name == f"{package}.{name}"
+        value = module if is_submodule else getattr(module, attribute or name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -1,0 +1,119 @@
+"""From a step's outcomes to a training batch and its metrics."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agentlightning.adapter.token_row import TokenRow, TreeReport
+from agentlightning.adapter.token_tree import TreeOptions, build_token_rows
+from agentlightning.algorithm.policy.diagnosis import mixed_share
+from agentlightning.learning.advantages import AdvantageOptions
+from agentlightning.learning.batch import BatchReport, BatchSpec, ScoredRollout, build_batch
+from agentlightning.learning.losses import LossSpec
+from agentlightning.learning.rows import RowBatch, TrainRow
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.outcome import RolloutOutcome
+
+__all__ = ["batch_from_outcomes", "loss_spec"]
+
+
+def loss_spec(config: GRPOConfig) -> LossSpec:
+    """Return the loss that a configuration asks for, anchored on the sampling policy."""
+    return LossSpec(
+        name=config.loss,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+        dual_clip=config.dual_clip,
+    )
+
+
+def batch_from_outcomes(
+    outcomes: Sequence[RolloutOutcome], config: GRPOConfig, *, seed: str
+) -> tuple[RowBatch, dict[str, float]]:
+    """Build the rows of one step.
+
+    Args:
+        outcomes: All rollouts of the step, failed ones included.
+        config: Decides advantages, weights and limits.
+        seed: Makes the shuffle of the negative control repeatable.
+
+    Returns:
+        The batch, possibly empty when no group carries a signal, and the step's data metrics.
+    """
+    rollouts: list[ScoredRollout] = []
+    trees: list[TreeReport] = []
+    for outcome in outcomes:
+        rows, tree = _rows(outcome)
+        trees.append(tree)
+        rollouts.append(
+            ScoredRollout(
+                rollout_id=outcome.rollout_id,
+                group_id=outcome.group_id,
+                rows=rows,
+                reward=float("nan") if outcome.reward is None else outcome.reward,
+            )
+        )
+    spec = BatchSpec(
+        advantage=config.advantage,
+        options=AdvantageOptions(scale=config.advantage_scale),
+        aggregate=config.aggregate,
+        length=float(config.max_tokens),
+    )
+    batch, report = build_batch(rollouts, spec, temperature=config.temperature)
+    if config.shuffle_advantages:
+        batch = _with_shuffled_advantages(batch, random.Random(seed))
+    return batch, _metrics(outcomes, TreeReport.total(trees), report)
+
+
+def _rows(outcome: RolloutOutcome) -> tuple[list[TokenRow], TreeReport]:
+    return build_token_rows(outcome.calls, TreeOptions())
+
+
+def _with_shuffled_advantages(batch: RowBatch, rng: random.Random) -> RowBatch:
+    """Give each rollout the advantage of another one: the same numbers, without their meaning."""
+    own: dict[str, float] = {}
+    for row in batch.rows:
+        own[row.rollout_id] = float(row.adv[row.mask][0])
+    values = list(own.values())
+    rng.shuffle(values)
+    given = dict(zip(own, values, strict=True))
+
+    def shuffled(row: TrainRow) -> TrainRow:
+        advantage = np.float32(given[row.rollout_id])
+        return replace(row, adv=row.mask.astype(np.float32) * advantage)
+
+    return replace(batch, rows=tuple(shuffled(row) for row in batch.rows))
+
+
+def _metrics(
+    outcomes: Sequence[RolloutOutcome], tree: TreeReport, report: BatchReport
+) -> dict[str, float]:
+    rewards = [outcome.reward for outcome in outcomes if outcome.reward is not None]
+    calls = [call for outcome in outcomes for call in outcome.calls]
+    metrics: dict[str, Any] = {
+        "training/reward": float(np.mean(rewards)) if rewards else 0.0,
+        "training/reward_std": float(np.std(rewards)) if rewards else 0.0,
+        "training/n_rollouts": len(outcomes),
+        "training/n_rollouts_w_trace": sum(outcome.has_tokens for outcome in outcomes),
+        "training/n_rollouts_w_reward": len(rewards),
+        "training/n_rollouts_failed": sum(outcome.outcome != "ok" for outcome in outcomes),
+        "training/n_groups": report.groups,
+        "training/n_zero_adv_groups": report.zero_signal_groups,
+        "training/mixed_group_share": mixed_share(outcomes),
+        "training/n_calls": len(calls),
+        "training/n_calls_failed": sum(call.outcome != "ok" for call in calls),
+        "training/n_sampled_tokens": tree.sampled_tokens,
+        "training/merge_ratio": tree.merge_ratio,
+        "training/drift_tokens": tree.drift_tokens,
+        "training/samples_without_logprobs": tree.samples_without_logprobs,
+    }
+    for cause, count in tree.forks.items():
+        metrics[f"training/forks_{cause.value}"] = count
+    return {name: float(value) for name, value in metrics.items()}

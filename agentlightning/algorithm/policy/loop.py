@@ -1,0 +1,267 @@
+"""The loop of policy optimisation: sample, score, learn, publish; reads top to bottom.
+
+What it leaves out: sampling itself (runners and engine), mathematics (`learning`), and any
+schedule but the synchronous one, in which sampling and learning take turns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentlightning._internal.clock import monotonic
+from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
+from agentlightning.algorithm.policy.collect import Collector, PlannedRollout
+from agentlightning.algorithm.policy.curriculum import step_task_indices
+from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warning
+from agentlightning.algorithm.policy.state import LoopState
+from agentlightning.algorithm.result import Evaluation, FitResult
+from agentlightning.errors import ConfigurationError
+from agentlightning.progress.base import ProgressSink, RunInfo, Sample, StepReport
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.outcome import RolloutOutcome
+    from agentlightning.algorithm.policy.policy import Policy
+    from agentlightning.algorithm.policy.run_dir import RunDirectory
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types import Dataset
+
+__all__ = ["PolicyLoop"]
+
+logger = logging.getLogger(__name__)
+
+
+class PolicyLoop:
+    """One fit of one policy."""
+
+    def __init__(
+        self,
+        name: str,
+        config: GRPOConfig,
+        run: RunDirectory,
+        store: LightningStore,
+        policy: Policy,
+        progress: ProgressSink,
+    ) -> None:
+        """Wire the parts; `run` does the work."""
+        self._name = name
+        self._config = config
+        self._run = run
+        self._store = store
+        self._policy = policy
+        self._progress = progress
+        self._collector = Collector(store, config, run)
+        self._state = LoopState()
+
+    async def run(
+        self, train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None
+    ) -> FitResult:
+        """Train to the last step, and return what was achieved.
+
+        A cancellation (Ctrl-C) leaves the last finished step's checkpoint and a result marked
+        as interrupted behind, and is passed on.
+        """
+        if train_dataset is None or len(train_dataset) == 0:
+            raise ConfigurationError(f"{self._name} needs a train_dataset with at least one task.")
+        started = monotonic()
+        total = self._config.total_steps(len(train_dataset))
+        interrupted = True
+        try:
+            await self._start(total)
+            if val_dataset is not None and not self._state.is_evaluated():
+                await self._evaluate(val_dataset)
+            while self._state.step < total:
+                await self._train_step(train_dataset)
+                last = self._state.step == total
+                if val_dataset is not None and (last or self._evaluation_is_due()):
+                    await self._evaluate(val_dataset)
+                if last or self._state.step % self._config.checkpoint_every == 0:
+                    await self._save_checkpoint()
+            interrupted = False
+        finally:
+            result = self._result(seconds=monotonic() - started, interrupted=interrupted)
+            result.save()
+            await self._policy.stop()
+            self._progress.ended(interrupted=interrupted, next_steps=_next_steps(result))
+        return result
+
+    async def _start(self, total: int) -> None:
+        self._progress.phase("loading")
+        restored = await self._policy.start(self._run.checkpoints_path)
+        if restored is not None:
+            self._state = LoopState.from_dict(restored)
+        self._policy.version = self._state.version
+        self._progress.started(
+            RunInfo(
+                algorithm=self._name,
+                model=self._config.alias,
+                run_dir=str(self._run.path),
+                first_step=self._state.step,
+                total_steps=total,
+                config=self._config.to_dict(),
+            )
+        )
+
+    async def _train_step(self, dataset: Dataset[Any]) -> None:
+        step = self._state.step
+        started = monotonic()
+        planned = self._plan_step(dataset, step)
+        outcomes = await self._sample(planned, temperature=self._config.temperature, mode="train")
+        sampled = monotonic()
+        check_batch(outcomes, max_empty_share=self._config.max_empty_share)
+        batch, metrics = batch_from_outcomes(
+            outcomes, self._config, seed=f"{self._config.seed}/{step}"
+        )
+        if batch.n_trained:
+            self._progress.phase("training")
+            metrics |= await self._policy.train(batch, loss_spec(self._config))
+        self._state.step += 1
+        self._state.version = self._policy.version
+        metrics |= self._speed(metrics, started, sampled)
+        warning = signal_warning(outcomes, step=self._state.step)
+        if warning:
+            logger.warning("weak training signal", extra={"diagnosis": warning})
+            self._progress.warned(warning)
+        self._progress.stepped(self._report(outcomes, metrics, warning))
+
+    def _plan_step(self, dataset: Dataset[Any], step: int) -> list[PlannedRollout]:
+        """Plan `group_size` rollouts of each of the step's tasks."""
+        indices = step_task_indices(
+            seed=self._config.seed,
+            step=step,
+            batch=self._config.batch_groups,
+            tasks=len(dataset),
+        )
+        return [
+            PlannedRollout(
+                place=f"t{step}-{slot}-{member}",
+                group_id=f"{step}-{slot}",
+                task=dataset[index],
+            )
+            for slot, index in enumerate(indices)
+            for member in range(self._config.group_size)
+        ]
+
+    async def _sample(
+        self, planned: Sequence[PlannedRollout], *, temperature: float, mode: Any
+    ) -> list[RolloutOutcome]:
+        """Run the planned rollouts under the present weights."""
+        phase = "sampling" if mode == "train" else "evaluating"
+        self._progress.phase(phase, 0, len(planned))
+        self._policy.set_sampling(temperature=temperature, max_tokens=self._config.max_tokens)
+        update = await self._store.update_resources("policy", self._policy.resources())
+        return await self._collector.collect(
+            planned,
+            mode=mode,
+            step=self._state.step,
+            resources_id=f"{update.resources_id}@{update.version}",
+            on_done=lambda done, all_: self._progress.phase(phase, done, all_),
+        )
+
+    def _speed(self, metrics: dict[str, float], started: float, sampled: float) -> dict[str, float]:
+        ended = monotonic()
+        return {
+            "training/global_step": float(self._state.step),
+            "training/version": float(self._state.version),
+            "timing/sample_s": sampled - started,
+            "timing/train_s": ended - sampled,
+            "timing/step_s": ended - started,
+            "speed/rollouts_per_second": metrics["training/n_rollouts"] / (ended - started),
+            "speed/tokens_per_second": metrics["training/n_sampled_tokens"] / (sampled - started),
+        }
+
+    def _report(
+        self, outcomes: Sequence[RolloutOutcome], metrics: dict[str, float], warning: str | None
+    ) -> StepReport:
+        scored = [outcome for outcome in outcomes if outcome.reward is not None]
+        ranked = sorted(scored, key=lambda outcome: outcome.reward or 0.0)
+        return StepReport(
+            step=self._state.step,
+            reward=metrics["training/reward"],
+            metrics=metrics,
+            best=_sample(ranked[-1]) if ranked else None,
+            worst=_sample(ranked[0]) if ranked else None,
+            warnings=[warning] if warning else [],
+        )
+
+    def _evaluation_is_due(self) -> bool:
+        every = self._config.eval_every
+        return every > 0 and self._state.step % every == 0
+
+    async def _evaluate(self, dataset: Dataset[Any]) -> None:
+        """Measure the present weights on every validation task."""
+        started = monotonic()
+        step = self._state.step
+        planned = [
+            PlannedRollout(place=f"e{step}-{index}", group_id=f"e{step}", task=dataset[index])
+            for index in range(len(dataset))
+        ]
+        outcomes = await self._sample(
+            planned, temperature=self._config.eval_temperature, mode="val"
+        )
+        rewards = [
+            self._config.failure_reward if outcome.reward is None else outcome.reward
+            for outcome in outcomes
+        ]
+        evaluation = Evaluation(
+            step=step,
+            reward=sum(rewards) / len(rewards),
+            tasks=len(rewards),
+            failed=sum(outcome.outcome != "ok" for outcome in outcomes),
+            seconds=monotonic() - started,
+            checkpoint=self._policy.checkpoint_name(step),
+        )
+        self._state.evaluations.append(evaluation)
+        self._progress.evaluated(step, evaluation.reward, evaluation.tasks, evaluation.seconds)
+
+    async def _save_checkpoint(self) -> None:
+        self._progress.phase("saving")
+        best = self._state.best
+        await self._policy.save(
+            self._state.step,
+            self._state.to_dict(),
+            best_step=best.step if best else None,
+            keep=self._config.keep,
+        )
+
+    def _result(self, *, seconds: float, interrupted: bool) -> FitResult:
+        best = self._state.best
+        return FitResult(
+            run_dir=self._run.path,
+            steps=self._state.step,
+            best=best,
+            evaluations=list(self._state.evaluations),
+            checkpoint=self._checkpoint_to_use(best),
+            interrupted=interrupted,
+            seconds=seconds,
+        )
+
+    def _checkpoint_to_use(self, best: Evaluation | None) -> Path | None:
+        """Return the best evaluated checkpoint that exists, else the last one."""
+        if best is not None and best.checkpoint is not None:
+            path = self._run.checkpoints_path / best.checkpoint
+            if path.is_dir():
+                return path
+        return self._policy.latest_checkpoint()
+
+
+def _sample(outcome: RolloutOutcome) -> Sample:
+    task: Any = outcome.task
+    if isinstance(task, dict):
+        texts = [value for value in task.values() if isinstance(value, str)]
+        task = texts[0] if texts else task
+    return Sample(task=str(task), answer=outcome.answer, reward=outcome.reward)
+
+
+def _next_steps(result: FitResult) -> list[str]:
+    assert result.run_dir is not None
+    lines = [f"The run lies in {result.run_dir}"]
+    if result.checkpoint is not None:
+        lines.append(f"  inspect   agl show {result.run_dir}")
+        lines.append(f"  serve     agl serve {result.checkpoint}")
+    verb = "resume" if result.interrupted else "go on"
+    lines.append(f"  {verb:<9} run it again with run_dir={str(result.run_dir)!r}")
+    return lines
