@@ -5,10 +5,11 @@ pass values down. Apart from `env_var`, no other module reads the environment.
 """
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Settings", "agent_environment"]
+__all__ = ["Settings", "agent_environment", "ensure_prometheus_dir", "prometheus_dir"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +40,16 @@ class Settings:
 def agent_environment() -> dict[str, str]:
     """Return a copy of this process's environment, to start a child process with."""
     return dict(os.environ)
+
+
+def prometheus_dir() -> str | None:
+    """Return the directory through which processes share Prometheus figures, if there is one."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR") or None
+
+
+def ensure_prometheus_dir() -> str:
+    """Return `prometheus_dir()`, made if need be; child processes inherit it."""
+    path = prometheus_dir() or tempfile.mkdtemp(prefix="agl-prometheus-")
+    Path(path).mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = path
+    return path
