@@ -1,0 +1,202 @@
+"""Keeping a claim alive, noticing when it is lost, and giving back what a dead worker held."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentlightning._internal.clock import now
+from agentlightning.errors import StoreError
+from agentlightning.runner.outcome import StopCause, stop_cause
+from agentlightning.types import AttemptedRollout
+
+if TYPE_CHECKING:
+    from agentlightning.store.base import LightningStore
+
+__all__ = ["ClaimWatch", "Stoppable", "keep_lease", "release_rollouts", "return_rollout"]
+
+logger = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 1.0
+_LOST_WORKERS_ALLOWED = 2
+"""How many attempts beyond `max_attempts` a rollout gets because its workers died."""
+
+
+@contextlib.asynccontextmanager
+async def keep_lease(store: LightningStore, rollout: AttemptedRollout) -> AsyncGenerator[None]:
+    """Renew the attempt's lease during the block, every third of `unresponsive_seconds`."""
+    silence = rollout.config.unresponsive_seconds
+    if not silence:
+        yield
+        return
+    task = asyncio.create_task(_renew(store, rollout, silence / 3))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _renew(store: LightningStore, rollout: AttemptedRollout, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await store.update_attempt(
+                rollout.rollout_id, rollout.attempt.attempt_id, last_heartbeat_time=now()
+            )
+        except StoreError as error:
+            logger.warning(
+                "lease could not be renewed",
+                extra={"rollout_id": rollout.rollout_id},
+                exc_info=error,
+            )
+
+
+class Stoppable(Protocol):
+    """A running attempt that can be told to stop."""
+
+    attempt_id: str
+
+    def stop(self, cause: StopCause) -> None:
+        """Stop the agent; the attempt then settles itself."""
+        ...
+
+
+class ClaimWatch:
+    """Stops attempts whose rollouts were cancelled, ended or taken over by somebody else."""
+
+    def __init__(
+        self, store: LightningStore, active: Mapping[str, Stoppable], *, poll_seconds: float
+    ) -> None:
+        """Watch the attempts in `active`, which maps rollout ids and may change any time.
+
+        Args:
+            store: Told by its events; polled where it has none.
+            active: The attempts under way.
+            poll_seconds: How often to look where the store cannot tell.
+        """
+        self._store = store
+        self._active = active
+        self._poll_seconds = poll_seconds
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            try:
+                await self._follow_events()
+            except NotImplementedError:
+                break
+            except (StoreError, OSError) as error:
+                logger.warning("event stream broke off; it is taken up again", exc_info=error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+            await self._check_all()
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            await self._check_all()
+
+    async def _follow_events(self) -> None:
+        async for event in self._store.subscribe(kinds=["rollout_updated"]):
+            if event.status not in {"preparing", "running"} and event.rollout_id:
+                await self._check(event.rollout_id)
+
+    async def _check_all(self) -> None:
+        for rollout_id in list(self._active):
+            await self._check(rollout_id)
+
+    async def _check(self, rollout_id: str) -> None:
+        # An event may be older than the attempt we run now, so the record decides.
+        if rollout_id not in self._active:
+            return
+        try:
+            rollout = await self._store.get_rollout_by_id(rollout_id)
+        except (StoreError, OSError) as error:
+            logger.warning(
+                "rollout could not be checked", extra={"rollout_id": rollout_id}, exc_info=error
+            )
+            return
+        attempt = self._active.get(rollout_id)
+        cause = stop_cause(rollout, attempt.attempt_id) if attempt is not None else None
+        if attempt is not None and cause is not None:
+            attempt.stop(cause)
+
+
+async def return_rollout(
+    store: LightningStore, rollout: AttemptedRollout, metadata: Mapping[str, Any]
+) -> None:
+    """Put a rollout back into the queue and record how its attempt ended.
+
+    Args:
+        store: Where the rollout is.
+        rollout: The rollout with the attempt that did not finish.
+        metadata: What to keep on that attempt.
+    """
+    # Queue first: a failed attempt could end the rollout, and an ended one never moves again.
+    await store.update_rollout(rollout.rollout_id, status="requeuing")
+    await store.update_attempt(
+        rollout.rollout_id,
+        rollout.attempt.attempt_id,
+        status="failed",
+        metadata={**(rollout.attempt.metadata or {}), **metadata},
+    )
+
+
+async def release_rollouts(
+    store: LightningStore, worker_id: str, *, since: float, keep: Collection[str] = ()
+) -> int:
+    """Give back every rollout that a worker claimed and will not finish.
+
+    A rollout that has already lost several workers is failed instead: it may be what kills them.
+
+    Args:
+        store: Where the rollouts are.
+        worker_id: The worker's id in the store.
+        since: Unix seconds; only attempts that began at or after this moment.
+        keep: Ids of rollouts that are being worked on.
+
+    Returns:
+        How many rollouts were given back or failed.
+    """
+    running = await store.query_rollouts(status_in=["preparing", "running"])
+    held = [
+        rollout
+        for rollout in running
+        if isinstance(rollout, AttemptedRollout)
+        and rollout.attempt.worker_id == worker_id
+        and rollout.attempt.start_time >= since
+        and rollout.rollout_id not in keep
+    ]
+    for rollout in held:
+        try:
+            await _release(store, rollout)
+        except StoreError as error:
+            logger.warning(
+                "rollout could not be given back",
+                extra={"rollout_id": rollout.rollout_id},
+                exc_info=error,
+            )
+    return len(held)
+
+
+async def _release(store: LightningStore, rollout: AttemptedRollout) -> None:
+    attempt = rollout.attempt
+    metadata = {
+        "outcome": "interrupted",
+        "error": {
+            "type": "HarnessError",
+            "message": f"{attempt.worker_id} ended before it finished this attempt.",
+            "traceback": "",
+        },
+    }
+    if attempt.sequence_id < rollout.config.max_attempts + _LOST_WORKERS_ALLOWED:
+        await return_rollout(store, rollout, metadata)
+        return
+    metadata["outcome"] = "harness_error"
+    await store.update_attempt(
+        rollout.rollout_id,
+        attempt.attempt_id,
+        status="failed",
+        metadata={**(attempt.metadata or {}), **metadata},
+    )
