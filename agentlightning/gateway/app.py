@@ -1,0 +1,168 @@
+"""The gateway as an ASGI application: reads addresses, and hands each request to what serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from typing import Any
+
+from agentlightning._internal.clock import now
+from agentlightning.errors import RequestError
+from agentlightning.gateway.capture import CallServices, CapturedCall, ClientRequest, read_body
+from agentlightning.gateway.dialects.base import Dialect
+from agentlightning.gateway.passthrough import pass_through
+from agentlightning.gateway.recorder import GatewayStats
+from agentlightning.gateway.reply import Receive, Reply, Send
+from agentlightning.gateway.routes import Target, read_headers, read_target
+from agentlightning.gateway.seal import AttemptKey
+
+__all__ = ["GatewayApp"]
+
+_LONGEST_SEAL_SECONDS = 600.0
+_DEFAULT_SEAL_SECONDS = 30.0
+
+
+class GatewayApp:
+    """Serves HTTP requests; belongs to one event loop.
+
+    Args:
+        services: What calls need.
+        dialects: The wire formats to capture.
+        stats: Counts what is not captured.
+        secret: What clients must send as their API key; None asks for none.
+    """
+
+    def __init__(
+        self,
+        services: CallServices,
+        dialects: Sequence[Dialect],
+        stats: GatewayStats,
+        secret: str | None = None,
+    ) -> None:
+        self._services = services
+        self._dialects = {path: dialect for dialect in dialects for path in dialect.paths}
+        self._stats = stats
+        self._secret = secret
+        self._started_at = int(now())
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection; anything but HTTP is refused."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"The gateway does not serve {scope['type']} connections.")
+        body = await _receive_body(receive)
+        if body is None:
+            return
+        reply = Reply(send)
+        serving = asyncio.create_task(self._serve(scope, body, reply))
+        leaving = asyncio.create_task(_wait_until_gone(receive, reply, serving))
+        try:
+            await asyncio.wait([serving])
+        except asyncio.CancelledError:
+            serving.cancel()
+            await asyncio.wait([serving])
+            raise
+        finally:
+            leaving.cancel()
+        if not serving.cancelled():
+            serving.result()
+
+    async def _serve(self, scope: dict[str, Any], body: bytes, reply: Reply) -> None:
+        headers = read_headers(scope["headers"])
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        try:
+            target = read_target(raw_path.decode("latin-1"), headers)
+            if target.path != "/health":
+                self._check_secret(headers)
+            request = ClientRequest(
+                method=scope["method"],
+                path=target.path,
+                query=scope["query_string"].decode("latin-1"),
+                headers=headers if self._secret is None else _without_secret(headers),
+                body=body,
+            )
+            await self._dispatch(target, request, reply)
+        except RequestError as error:
+            await reply.refuse(error)
+
+    async def _dispatch(self, target: Target, request: ClientRequest, reply: Reply) -> None:
+        if request.method == "POST":
+            dialect = self._dialects.get(target.path)
+            if dialect is not None and target.attempt is not None:
+                await CapturedCall(self._services, dialect, target.attempt, request, reply).serve()
+                return
+            if target.path == "/seal" and target.attempt is not None:
+                await self._seal(target.attempt, request.body, reply)
+                return
+            if dialect is not None:
+                self._stats.unattributed += 1
+        elif request.method == "GET":
+            answer = self._own_answer(target.path)
+            if answer is not None:
+                await reply.json(200, answer)
+                return
+        self._stats.passed_through += 1
+        await pass_through(self._services, request, reply)
+
+    def _own_answer(self, path: str) -> dict[str, Any] | None:
+        """Return what the gateway itself answers to a GET, or None."""
+        if path == "/health":
+            return {"status": "ok"}
+        if path.rstrip("/") == "/v1/models":
+            return {"object": "list", "data": [self._card(name) for name in self._names()]}
+        name = path.removeprefix("/v1/models/")
+        if name != path and name in self._names():
+            return self._card(name)
+        return None
+
+    def _names(self) -> Sequence[str]:
+        return list(self._services.models.routes)
+
+    def _card(self, name: str) -> dict[str, Any]:
+        created = self._started_at
+        return {"id": name, "object": "model", "created": created, "owned_by": "agentlightning"}
+
+    async def _seal(self, attempt: AttemptKey, body: bytes, reply: Reply) -> None:
+        timeout = read_body(body).get("timeout", _DEFAULT_SEAL_SECONDS) if body else 0.0
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
+            raise RequestError("timeout must be a number of seconds, 0 or more.", param="timeout")
+        bounded = min(float(timeout), _LONGEST_SEAL_SECONDS)
+        tally = await self._services.ledger.seal(attempt, bounded)
+        await reply.json(200, {"calls": tally.counts(), "unrecorded": tally.unrecorded})
+
+    def _check_secret(self, headers: dict[str, str]) -> None:
+        if self._secret is None:
+            return
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        given = bearer or headers.get("x-api-key", "") or headers.get("api-key", "")
+        if not hmac.compare_digest(given.encode(), self._secret.encode()):
+            raise RequestError(
+                "The API key is not the gateway's secret. Use the api_key of the LLM resource.",
+                status=401,
+                error_code="invalid_api_key",
+            )
+
+
+def _without_secret(headers: dict[str, str]) -> dict[str, str]:
+    secret = {"authorization", "x-api-key", "api-key"}
+    return {name: value for name, value in headers.items() if name not in secret}
+
+
+async def _receive_body(receive: Receive) -> bytes | None:
+    """Return the request's body, or None when the client left while sending it."""
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+
+async def _wait_until_gone(receive: Receive, reply: Reply, serving: asyncio.Task[None]) -> None:
+    """Cancel the serving of a client that hangs up before the end of its answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if not reply.has_ended:
+        serving.cancel()

@@ -1,0 +1,279 @@
+"""One captured call from its request to the last byte of its answer.
+
+The rule that everything here serves: the end of an answer leaves only after its record is in the
+store. Every way a call can end leaves exactly one record, or an error with the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
+
+from agentlightning._internal.clock import now
+from agentlightning._internal.ids import new_call_id
+from agentlightning.errors import (
+    AgentLightningError,
+    GatewayPausedError,
+    NotFoundError,
+    RequestError,
+    StoreUnavailableError,
+    UpstreamError,
+)
+from agentlightning.gateway.dialects.base import Dialect, Exchange
+from agentlightning.gateway.failure import CallFailure
+from agentlightning.gateway.jsontext import parse_json
+from agentlightning.gateway.models import ModelRoute, ModelTable
+from agentlightning.gateway.pause import PauseGate
+from agentlightning.gateway.recorder import CallRecorder
+from agentlightning.gateway.reply import Reply
+from agentlightning.gateway.routes import ROLE_HEADER, forwarded_headers, read_trace_parent
+from agentlightning.gateway.seal import AttemptKey, CallLedger, CallTally
+from agentlightning.gateway.stream import EventSplitter
+from agentlightning.gateway.upstream import UpstreamRequest, UpstreamResponse
+from agentlightning.types.call import CallOutcome, CallRecord
+
+__all__ = ["CallServices", "CapturedCall", "ClientRequest", "read_body"]
+
+logger = logging.getLogger(__name__)
+
+# How long after the last event a server may keep its stream open.
+_LINGER_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRequest:
+    """A request as it came in, its address already read."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallServices:
+    """What all calls of one gateway share."""
+
+    models: ModelTable
+    gate: PauseGate
+    ledger: CallLedger
+    recorder: CallRecorder
+    pause_wait_seconds: float
+
+
+def read_body(body: bytes) -> dict[str, Any]:
+    """Return a request's JSON object.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    try:
+        value = parse_json(body)
+    except ValueError as error:
+        raise RequestError(f"The request body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestError("The request body is not a JSON object.")
+    return cast("dict[str, Any]", value)
+
+
+class CapturedCall:
+    """Serves one call of an attempt and records it."""
+
+    def __init__(
+        self,
+        services: CallServices,
+        dialect: Dialect,
+        attempt: AttemptKey,
+        request: ClientRequest,
+        reply: Reply,
+    ) -> None:
+        self._services = services
+        self._dialect = dialect
+        self._request = request
+        self._reply = reply
+        self._exchange: Exchange | None = None
+        self._entered = False
+        self._tally: CallTally | None = services.ledger.begin(attempt)
+        trace_id, parent_span_id = read_trace_parent(request.headers)
+        self._record = CallRecord.model_construct(
+            call_id=new_call_id(),
+            rollout_id=attempt[0],
+            attempt_id=attempt[1],
+            dialect=dialect.name,
+            role=request.headers.get(ROLE_HEADER),
+            start_time=now(),
+            end_time=0.0,
+            trace_id=trace_id,
+            parent_span_id=parent_span_id,
+        )
+
+    async def serve(self) -> None:
+        """Answer the call.
+
+        Raises:
+            asyncio.CancelledError: The client went away, or the gateway stops; recorded.
+        """
+        try:
+            await self._pass_on()
+        except asyncio.CancelledError:
+            await self._settle_quietly("cancelled", "The client went away before the answer's end.")
+            raise
+        except (NotFoundError, StoreUnavailableError) as error:
+            self._release("error")
+            await self._fail(error)
+        except (RequestError, GatewayPausedError, UpstreamError) as error:
+            await self._fail_recorded(error)
+        except Exception as error:
+            # Boundary: upstreams are the user's to write, and one call must not stop the others.
+            logger.exception("model call failed", extra={"call_id": self._record.call_id})
+            await self._fail_recorded(UpstreamError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._release("error")
+
+    async def _pass_on(self) -> None:
+        services, record = self._services, self._record
+        body = read_body(self._request.body)
+        record.request = body
+        record.model = str(body.get("model") or "")
+        record.stream = bool(body.get("stream"))
+        route = services.models.find(record.model or None)
+        record.trained = route.trained
+        if route.trained:
+            await services.gate.enter(services.pause_wait_seconds)
+            self._entered = True
+        self._exchange = exchange = self._dialect.begin(body, self._request.body, route)
+        response = await route.upstream.send(self._upstream_request(exchange))
+        try:
+            record.http_status = response.status
+            await self._answer(exchange, response, route)
+        finally:
+            await response.aclose()
+
+    def _upstream_request(self, exchange: Exchange) -> UpstreamRequest:
+        return UpstreamRequest(
+            method=self._request.method,
+            path=exchange.upstream_path,
+            query=self._request.query,
+            headers=forwarded_headers(self._request.headers),
+            body=exchange.upstream_body,
+        )
+
+    async def _answer(
+        self, exchange: Exchange, response: UpstreamResponse, route: ModelRoute
+    ) -> None:
+        is_ok = response.status < HTTPStatus.BAD_REQUEST
+        kind = response.headers.get("content-type", "")
+        if is_ok and kind.startswith("text/event-stream"):
+            await self._relay(exchange, response)
+        else:
+            body = await response.read()
+            if is_ok:
+                body = exchange.take_whole(body)
+                await self._settle()
+            else:
+                await self._settle_quietly("error", _reported_error(response.status, body))
+            await self._reply.whole(response.status, response.headers, body)
+        if is_ok and route.upstream.capabilities.token_ids and route.trained:
+            self._check_ids(route)
+
+    async def _relay(self, exchange: Exchange, response: UpstreamResponse) -> None:
+        """Pass a stream on event by event, but hold its end back until the call is recorded."""
+        held: list[bytes] = []
+        await self._reply.start(response.status, response.headers)
+        events = EventSplitter()
+        try:
+            async with asyncio.timeout(None) as linger:
+                async for piece in response.body:
+                    passed = [exchange.take_event(event) for event in events.feed(piece)]
+                    if exchange.is_complete:
+                        held += passed
+                    elif passed:
+                        await self._reply.piece(b"".join(passed))
+                    if exchange.is_over:
+                        linger.reschedule(asyncio.get_running_loop().time() + _LINGER_SECONDS)
+        except TimeoutError:
+            if not exchange.is_over:
+                raise
+        held += [exchange.take_event(event) for event in events.finish()]
+        if not exchange.is_complete:
+            raise UpstreamError("The model server's stream broke off before its end.")
+        await self._settle()
+        await self._reply.end(b"".join(held))
+
+    async def _settle(self) -> None:
+        """Record an answer that came to its end."""
+        failure = self._exchange.failure if self._exchange else None
+        await self._store("error" if failure else "ok", failure)
+
+    async def _settle_quietly(self, outcome: CallOutcome, error: str) -> None:
+        """Record a call whose client gets no success, whether or not the store takes it."""
+        try:
+            await self._store(outcome, error)
+        except (NotFoundError, StoreUnavailableError):
+            # The recorder logged and counted it, and the client is told of the first error.
+            self._release(outcome)
+
+    async def _store(self, outcome: CallOutcome, error: str | None) -> None:
+        if self._tally is None:
+            return
+        record = self._record
+        record.end_time = now()
+        record.outcome, record.error = outcome, error
+        if self._exchange:
+            answer = self._exchange.answer()
+            record.response_id = answer.response_id
+            record.prompt_token_ids = answer.prompt_token_ids
+            record.choices, record.usage = answer.choices, answer.usage
+        # The model is done with this call: an update may go on while the store writes.
+        self._leave()
+        try:
+            await self._services.recorder.write(record)
+        except (NotFoundError, StoreUnavailableError):
+            self._tally.unrecorded += 1
+            raise
+        except asyncio.CancelledError:
+            self._release(outcome)
+            raise
+        self._release(outcome)
+
+    async def _fail_recorded(self, error: AgentLightningError) -> None:
+        await self._settle_quietly("error", str(error))
+        await self._fail(error)
+
+    async def _fail(self, error: AgentLightningError) -> None:
+        failure = CallFailure.from_error(error)
+        details = {"error_type": failure.error_type, "code": failure.code}
+        if not self._reply.has_started:
+            body = self._dialect.error_body(failure.message, **details)
+            await self._reply.whole(failure.status, failure.headers, body)
+        elif not self._reply.has_ended:
+            # Without an end, so that no client takes what it has for the whole answer.
+            await self._reply.piece(self._dialect.error_event(failure.message, **details))
+
+    def _leave(self) -> None:
+        if self._entered:
+            self._entered = False
+            self._services.gate.leave()
+
+    def _release(self, outcome: CallOutcome) -> None:
+        """Count the call as ended; the first outcome counts."""
+        self._leave()
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            self._services.ledger.end(tally, outcome)
+
+    def _check_ids(self, route: ModelRoute) -> None:
+        if not any(choice.token_ids for choice in self._record.choices):
+            logger.warning(
+                "trained model's answer has no token ids; it cannot be learnt from",
+                extra={"call_id": self._record.call_id, "upstream": route.upstream.name},
+            )
+
+
+def _reported_error(status: int, body: bytes) -> str:
+    text = body[:2000].decode("utf-8", "replace")
+    return f"The model server answered {status}: {text}"

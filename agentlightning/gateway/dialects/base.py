@@ -1,0 +1,96 @@
+"""What a wire format has to say about itself so that its calls can be captured.
+
+An exchange is pure: it turns bytes into bytes and remembers what it saw. It does no I/O, knows
+nothing of stores, and serves one call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from agentlightning.gateway.models import ModelRoute
+from agentlightning.gateway.stream import ServerEvent
+from agentlightning.types.call import CallChoice
+
+__all__ = ["CapturedAnswer", "Dialect", "Exchange"]
+
+
+@dataclass(slots=True)
+class CapturedAnswer:
+    """What a call's answer held, so far or whole."""
+
+    response_id: str | None = None
+    prompt_token_ids: list[int] = field(default_factory=list[int])
+    choices: list[CallChoice] = field(default_factory=list[CallChoice])
+    usage: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Exchange(ABC):
+    """One call: what the upstream is asked, and what came back."""
+
+    upstream_path: str
+    upstream_body: bytes
+    stream: bool
+    """The client asked for a stream."""
+    failure: str | None = None
+    """What the upstream reported within an answer whose status was fine."""
+
+    @abstractmethod
+    def take_whole(self, body: bytes) -> bytes:
+        """Capture a complete answer and return what the client gets.
+
+        Raises:
+            UpstreamError: It is not an answer in this format.
+        """
+
+    @abstractmethod
+    def take_event(self, event: ServerEvent) -> bytes:
+        """Capture one event of a stream and return what the client gets.
+
+        Raises:
+            UpstreamError: It is not an event in this format.
+        """
+
+    @property
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Return whether a client that saw all events so far may take the answer as whole."""
+
+    @property
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Return whether the format allows no further event."""
+
+    @abstractmethod
+    def answer(self) -> CapturedAnswer:
+        """Return what was captured so far."""
+
+
+class Dialect(ABC):
+    """A wire format."""
+
+    name: ClassVar[str]
+    """As in `CallRecord.dialect`."""
+
+    paths: ClassVar[frozenset[str]]
+    """Request paths that speak it, with the `/v1`."""
+
+    @abstractmethod
+    def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
+        """Return the exchange for one request.
+
+        Args:
+            request: The parsed body.
+            body: The body as the client sent it.
+            route: Where the call goes.
+        """
+
+    @abstractmethod
+    def error_body(self, message: str, *, error_type: str, code: str) -> bytes:
+        """Return a failed call's answer, as clients of this format read it."""
+
+    @abstractmethod
+    def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
+        """Return the event that tells a client that its stream failed."""

@@ -1,0 +1,167 @@
+"""One choice of an answer as it builds up: its message, its tokens, who sampled them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from agentlightning.errors import UpstreamError
+from agentlightning.types.call import CallChoice, VersionSpan
+
+__all__ = ["ChoiceCapture", "merge_delta", "read_ints"]
+
+_SAID_ONCE = frozenset({"id", "type", "name", "role", "object"})
+
+
+class ChoiceCapture:
+    """Collects one choice from a whole answer or from the deltas of a stream."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.finish_reason: str | None = None
+        self._message: dict[str, Any] | None = None
+        self._token_ids: list[int] = []
+        self._logprobs: list[float | None] = []
+        self._versions: list[int | None] = []
+
+    def take_tokens(self, choice: dict[str, Any], version: int | None) -> None:
+        """Add the tokens of a choice, or of one chunk of it.
+
+        Args:
+            choice: As the upstream sent it.
+            version: Of the weights, where the choice does not say it token by token.
+        """
+        ids = read_ints(choice, "token_ids")
+        self._token_ids += ids
+        self._versions += read_ints(choice, "token_versions") or [version] * len(ids)
+        self._logprobs += _read_logprobs(choice.get("logprobs"))
+        if choice.get("finish_reason") is not None:
+            self.finish_reason = str(choice["finish_reason"])
+
+    def take_message(self, message: dict[str, Any] | None) -> None:
+        """Take the message of a whole answer."""
+        self._message = message
+
+    def take_delta(self, delta: dict[str, Any]) -> None:
+        """Add one chunk's part of the message."""
+        if self._message is None:
+            self._message = {"role": "assistant", "content": None}
+        merge_delta(self._message, delta)
+
+    def to_choice(self) -> CallChoice:
+        """Return what was collected so far."""
+        # A probability that is no number makes all of them useless: none is better than some.
+        logprobs = [float(value) for value in self._logprobs if value is not None]
+        return CallChoice(
+            index=self.index,
+            message=_without_indices(self._message),
+            token_ids=self._token_ids,
+            logprobs=logprobs if len(logprobs) == len(self._logprobs) else [],
+            versions=_runs(self._versions),
+            finish_reason=self.finish_reason,
+        )
+
+
+def read_ints(members: dict[str, Any], key: str) -> list[int]:
+    """Return a list of ints from an upstream's answer; empty when it has none.
+
+    Raises:
+        UpstreamError: Something else stands there.
+    """
+    value = members.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not set(map(type, cast("list[Any]", value))) <= {int}:
+        raise UpstreamError(f"The model server's {key} is not a list of integers.")
+    return cast("list[int]", value)
+
+
+def _read_logprobs(logprobs: Any) -> list[float | None]:
+    if not isinstance(logprobs, dict):
+        return []
+    entries = cast("dict[str, Any]", logprobs).get("content")
+    if not isinstance(entries, list):
+        return []
+    values: list[float | None] = []
+    for entry in cast("list[Any]", entries):
+        value = cast("dict[str, Any]", entry).get("logprob") if isinstance(entry, dict) else None
+        values.append(value if isinstance(value, (int, float)) else None)
+    return values
+
+
+def merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Add a chunk of a streamed message to what came before, in place.
+
+    Texts are joined; objects are merged; list items that carry an `index` are merged by it.
+
+    Example:
+        >>> message = {"content": "Hel"}
+        >>> merge_delta(message, {"content": "lo"})
+        >>> message
+        {'content': 'Hello'}
+    """
+    for key, new in delta.items():
+        old = message.get(key)
+        if old is None:
+            message[key] = _first(new)
+        elif isinstance(old, str) and isinstance(new, str):
+            if key not in _SAID_ONCE:
+                message[key] = old + new
+            elif not old:
+                message[key] = new
+        elif isinstance(old, dict) and isinstance(new, dict):
+            merge_delta(cast("dict[str, Any]", old), cast("dict[str, Any]", new))
+        elif isinstance(old, list) and isinstance(new, list):
+            _merge_items(cast("list[Any]", old), cast("list[Any]", new))
+        elif new is not None:
+            message[key] = new
+
+
+def _first(value: Any) -> Any:
+    if isinstance(value, list):
+        items: list[Any] = []
+        _merge_items(items, cast("list[Any]", value))
+        return items
+    return value
+
+
+def _merge_items(items: list[Any], new_items: list[Any]) -> None:
+    for new in new_items:
+        index = _index(new)
+        old = next((i for i in items if index is not None and _index(i) == index), None)
+        if old is None:
+            items.append(new)
+        else:
+            merge_delta(old, new)
+
+
+def _index(item: Any) -> Any:
+    return cast("dict[str, Any]", item).get("index") if isinstance(item, dict) else None
+
+
+def _without_indices(message: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Drop what only orders the chunks, so that streamed and whole messages are the same."""
+    calls = message.get("tool_calls") if message else None
+    if not message or not isinstance(calls, list):
+        return message
+    ordered = sorted(cast("list[Any]", calls), key=lambda call: _index(call) or 0)
+    plain = [
+        {key: part for key, part in call.items() if key != "index"}
+        for call in ordered
+        if isinstance(call, dict)
+    ]
+    return {**message, "tool_calls": plain}
+
+
+def _runs(versions: list[int | None]) -> list[VersionSpan]:
+    """Return the versions of the tokens as runs; tokens before the first known one share it."""
+    known = next((version for version in versions if version is not None), None)
+    if known is None:
+        return []
+    runs: list[VersionSpan] = []
+    for at, said in enumerate(versions):
+        version = said if said is not None else runs[-1].version if runs else known
+        if runs and runs[-1].version == version:
+            runs[-1].length += 1
+        else:
+            runs.append(VersionSpan(start=at, length=1, version=version))
+    return runs

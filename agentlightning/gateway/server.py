@@ -1,0 +1,300 @@
+"""Running a gateway: its thread, its event loop and its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import uvicorn
+
+from agentlightning.errors import ConfigurationError, GatewayError
+from agentlightning.gateway.app import GatewayApp
+from agentlightning.gateway.capture import CallServices
+from agentlightning.gateway.dialects.openai_chat import OpenAIChatDialect
+from agentlightning.gateway.models import ModelRoute, ModelTable
+from agentlightning.gateway.pause import PauseGate
+from agentlightning.gateway.recorder import CallRecorder, GatewayStats
+from agentlightning.gateway.seal import CallLedger
+from agentlightning.gateway.upstream import Upstream
+from agentlightning.store.base import LightningStore
+
+__all__ = ["Gateway"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STARTUP_SECONDS = 30.0
+_STORE_SECONDS = 60.0
+"""How long a call waits for its record to be stored."""
+_CANCEL_SECONDS = 10.0
+"""How long calls that are cut off may take to have that recorded."""
+# Above what HTTP clients keep idle connections for, so that it is they who close them.
+_KEEP_ALIVE_SECONDS = 120
+
+
+class Gateway:
+    """A pass-through in front of model servers that records every call of an attempt.
+
+    It runs in a thread of its own; its methods may be called from any thread and event loop.
+    A call belongs to the attempt in its path (`/rollout/{id}/attempt/{id}/v1/…`) or in its
+    `x-rollout-id` and `x-attempt-id` headers; one that names none is passed through unrecorded.
+
+    Args:
+        store: Takes the call records; one that is not thread-safe is guarded.
+        models: What stands behind each name that agents may use.
+        default_model: The one that serves names which are not in `models`.
+        host: Address to listen on; one that others can reach needs a `secret`.
+        port: 0 lets the system choose.
+        secret: What clients must send as their API key; None asks for none.
+        middlewares: ASGI middleware classes, the outermost first.
+        pause_wait_seconds: How long a call waits while the gateway is paused before it is told to
+            come again.
+    """
+
+    def __init__(
+        self,
+        store: LightningStore,
+        *,
+        models: Mapping[str, ModelRoute],
+        default_model: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        secret: str | None = None,
+        middlewares: Sequence[Callable[[Any], Any]] = (),
+        pause_wait_seconds: float = 120.0,
+    ) -> None:
+        if secret is None and not _is_loopback(host):
+            raise ConfigurationError(
+                f"A gateway on {host} can be reached by others, who could use your models. "
+                "Give it a secret, or listen on 127.0.0.1."
+            )
+        self._models = ModelTable(models, default_model)
+        self._address = (host, port)
+        self._secret = secret
+        self._middlewares = tuple(middlewares)
+        self._stats = GatewayStats()
+        self._gate = PauseGate()
+        self._recorder = CallRecorder(_thread_safe(store), self._stats, _STORE_SECONDS)
+        self._services = CallServices(
+            models=self._models,
+            gate=self._gate,
+            ledger=CallLedger(),
+            recorder=self._recorder,
+            pause_wait_seconds=pause_wait_seconds,
+        )
+        self._upstreams: list[Upstream] = [route.upstream for route in models.values()]
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: uvicorn.Server | None = None
+        self._port = port
+
+    @property
+    def url(self) -> str:
+        """Return the root URL, without `/v1`.
+
+        Raises:
+            GatewayError: It was never started and its port is not chosen yet.
+        """
+        if not self._port:
+            raise GatewayError("The gateway has no address yet. Call start() first.")
+        host = self._address[0]
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        return f"http://{reachable}:{self._port}"
+
+    @property
+    def endpoint(self) -> str:
+        """Return the base URL for OpenAI clients, with `/v1`."""
+        return f"{self.url}/v1"
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether it answers calls."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def stats(self) -> GatewayStats:
+        """Return a copy of the counts."""
+        return replace(self._stats)
+
+    @property
+    def models(self) -> Mapping[str, ModelRoute]:
+        """Return the routes by alias."""
+        return self._models.routes
+
+    def set_model(self, alias: str, route: ModelRoute) -> None:
+        """Add a route or replace one; calls under way keep the old one."""
+        self._upstreams.append(route.upstream)
+        self._models.put(alias, route)
+
+    def set_models(
+        self, models: Mapping[str, ModelRoute], default_model: str | None = None
+    ) -> None:
+        """Replace all routes; calls under way keep theirs."""
+        self._upstreams += [route.upstream for route in models.values()]
+        self._models.replace(models, default_model)
+
+    def set_store(self, store: LightningStore) -> None:
+        """Record calls that end from now on in another store."""
+        self._recorder.store = _thread_safe(store)
+
+    async def start(self) -> None:
+        """Listen and serve; does nothing when it already does.
+
+        Raises:
+            OSError: The address is taken.
+        """
+        await asyncio.to_thread(self.start_sync)
+
+    def start_sync(self) -> None:
+        """Do what `start` does, from a thread without an event loop."""
+        if self.is_running:
+            return
+        listener = _listen(*self._address)
+        self._port = listener.getsockname()[1]
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(listener, ready), name="gateway", daemon=True
+        )
+        self._thread.start()
+        ready.result(_STARTUP_SECONDS)
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        """Let calls in flight end within `grace_seconds`, cut the others off, and close.
+
+        Calls that are cut off are recorded as cancelled. Upstreams are closed. Idempotent.
+        """
+        await asyncio.to_thread(self.stop_sync, grace_seconds)
+
+    def stop_sync(self, grace_seconds: float = 5.0) -> None:
+        """Do what `stop` does, from a thread without an event loop."""
+        thread, server = self._thread, self._server
+        if thread is None or server is None:
+            return
+        self.resume()
+        server.config.timeout_graceful_shutdown = max(1, round(grace_seconds))
+        server.should_exit = True
+        thread.join()
+        self._thread = self._server = self._loop = None
+
+    async def pause(self) -> None:
+        """Hold back calls to trained models from now on; those in flight go on. Idempotent."""
+        await self._in_loop(_call(self._gate.pause))
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Wait until no trained model is at work for us; return whether that came in time."""
+        return await self._in_loop(self._gate.drain(timeout))
+
+    def resume(self) -> None:
+        """Let the calls that were held back go on. Idempotent."""
+        loop = self._loop
+        if loop is None:
+            self._gate.resume()
+        else:
+            loop.call_soon_threadsafe(self._gate.resume)
+
+    async def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise GatewayError("The gateway is not running. Call start() first.")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+    def _run(self, listener: socket.socket, ready: Future[None]) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._serve(listener, ready))
+        except Exception as error:
+            # Boundary: top of the thread. Whoever waits for the start must learn of it.
+            logger.exception("gateway ended with an error")
+            if not ready.done():
+                ready.set_exception(error)
+        finally:
+            listener.close()
+
+    async def _serve(self, listener: socket.socket, ready: Future[None]) -> None:
+        app: Any = GatewayApp(self._services, [OpenAIChatDialect()], self._stats, self._secret)
+        for middleware in reversed(self._middlewares):
+            app = middleware(app)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._server = _AnnouncingServer(config, ready)
+        try:
+            await self._server.serve(sockets=[listener])
+            if self._server.server_state.tasks:
+                await asyncio.wait(self._server.server_state.tasks, timeout=_CANCEL_SECONDS)
+        finally:
+            for upstream in {id(upstream): upstream for upstream in self._upstreams}.values():
+                await upstream.aclose()
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Tells the thread that starts it when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Future[None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set_result(None)
+
+
+async def _call(action: Callable[[], None]) -> None:
+    action()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _thread_safe(store: LightningStore) -> LightningStore:
+    """Return a store that the gateway's thread may use beside others."""
+    if store.capabilities.get("thread_safe"):
+        return store
+    from agentlightning.store.threading import LightningStoreThreaded
+
+    return LightningStoreThreaded(store)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where it is installed."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
