@@ -10,6 +10,7 @@ AgentLightningError
 │   ├── InvalidTransitionError (ValueError)
 │   ├── ConflictError (ValueError)
 │   ├── InvalidRequestError (ValueError)
+│   ├── UnauthorizedError (PermissionError)
 │   └── StoreUnavailableError (ConnectionError)
 ├── RolloutError (RuntimeError)
 │   ├── AgentError
@@ -106,6 +107,12 @@ class InvalidRequestError(StoreError, ValueError):
     """An argument of a store call is out of range or of the wrong shape."""
 
     code = "invalid_request"
+
+
+class UnauthorizedError(StoreError, PermissionError):
+    """The request carries no token that allows it."""
+
+    code = "unauthorized"
 
 
 class StoreUnavailableError(StoreError, ConnectionError):
