@@ -66,8 +66,17 @@ class PackedBatch:
 
     def gather(self, stream: str) -> NDArray[np.float32]:
         """Collect a stream of the rows at their trained tokens, `[K]`."""
-        parts = [getattr(row, stream)[row.mask] for row in self.rows]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+        return np.concatenate([getattr(row, stream)[row.mask] for row in self.rows])
+
+    def scatter(self, values_K: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Spread values of the trained tokens over streams as long as the rows, NaN elsewhere."""
+        streams = [np.full(len(row.ids), np.nan, dtype=np.float32) for row in self.rows]
+        ends = np.cumsum([row.n_trained for row in self.rows])
+        for row, stream, part in zip(
+            self.rows, streams, np.split(values_K, ends[:-1]), strict=True
+        ):
+            stream[row.mask] = part
+        return streams
 
 
 class _Trie:

@@ -46,6 +46,11 @@ class TrainRow:
     group_id: str = ""
     role: str = ""
     call_ids: tuple[str, ...] = ()
+    logp_old: NDArray[np.float32] | None = None
+    """Trainer log-probabilities before the step; a backend fills it in where it needs them."""
+
+    logp_ref: NDArray[np.float32] | None = None
+    """Log-probabilities under the reference model; a backend fills it in for a KL penalty."""
 
     def __post_init__(self) -> None:
         problem = self._problem()

@@ -1,0 +1,74 @@
+"""The protocol between an algorithm and whatever trains the model.
+
+The algorithm decides advantages and weights; a backend multiplies, differentiates and updates.
+All methods block: an asynchronous caller runs them in a thread. One call at a time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentlightning.learning.losses import LossSpec
+from agentlightning.learning.rows import RowBatch
+
+__all__ = ["BackendCapabilities", "TrainBackend"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendCapabilities:
+    """What a backend can do."""
+
+    losses: frozenset[str]
+    lora: bool
+    """Whether it trains adapters over a frozen base."""
+
+    prefix_packing: bool
+    """Whether rows with a common prefix share its computation."""
+
+    reference: bool
+    """Whether a KL penalty to the initial model is possible."""
+
+
+class TrainBackend(Protocol):
+    """Carries out training steps on one model."""
+
+    @property
+    def capabilities(self) -> BackendCapabilities:
+        """What this backend can do with this model."""
+        ...
+
+    def logprobs(self, batch: RowBatch) -> list[NDArray[np.float32]]:
+        """Score the trained tokens of every row under the current weights.
+
+        Returns:
+            A stream per row, NaN where nothing is trained.
+        """
+        ...
+
+    def step(self, batch: RowBatch, loss: LossSpec) -> dict[str, float]:
+        """Learn from a batch and return metrics, named `training/…`.
+
+        Raises:
+            EmptyBatchError: Nothing in the batch can be learned from.
+            NonFiniteLossError: The loss or gradient is NaN or infinite; nothing was updated by it.
+        """
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write everything that `restore` needs into the directory `path`, which exists."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """Go on exactly from what `save` wrote.
+
+        Raises:
+            CheckpointError: The files are missing, damaged or of another model.
+        """
+        ...
+
+    def export(self, path: Path, *, merged: bool = False) -> None:
+        """Write the weights for use by others: adapters in peft's format, or a whole model."""
+        ...

@@ -1,0 +1,136 @@
+"""The training step, top to bottom: rows in, one or a few optimiser updates, metrics out.
+
+What it leaves out: sampling, rewards, advantages and weights are done; devices are one; saving
+and the schedule are the caller's. The caller also keeps samplers of the same model out meanwhile.
+"""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from agentlightning.errors import ConfigurationError
+from agentlightning.learning.forward import Layout, score_pack
+from agentlightning.learning.lora import adapters_disabled
+from agentlightning.learning.losses import LossSpec
+from agentlightning.learning.objective import StepStatistics, objective
+from agentlightning.learning.optimizer import Optimizer
+from agentlightning.learning.packing import PackedBatch, pack_rows
+from agentlightning.learning.rows import RowBatch, TrainRow
+
+__all__ = ["StepConfig", "score_rows", "train_step"]
+
+
+Stream = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepConfig:
+    """How a step is carried out; none of it changes what is learned but `epochs` and
+    `mini_batches`.
+    """
+
+    epochs: int = 1
+    mini_batches: int = 1
+    """Updates per epoch, each on a part of the groups."""
+
+    max_slots: int = 1024
+    """Slots of one forward pass. Attention costs grow with its square, memory with it."""
+
+    layout: Layout = "tree"
+    entropy: bool = False
+    """Measure the policy's entropy, at the price of one more pass over the logits."""
+
+
+def train_step(
+    model: nn.Module, optimizer: Optimizer, batch: RowBatch, loss: LossSpec, config: StepConfig
+) -> dict[str, float]:
+    """Learn from a batch.
+
+    Returns:
+        Metrics by name, all under `training/`.
+
+    Raises:
+        EmptyBatchError: Nothing in the batch can be learned from.
+        NonFiniteLossError: Loss or gradient is NaN or infinite; the last update did not happen.
+    """
+    started = perf_counter()
+    batch.require_signal()
+    batch = _with_fixed_scores(model, batch, loss, config)
+    statistics, norms, n_slots = StepStatistics(), list[float](), 0
+    optimizer.zero_grad()
+    for _ in range(config.epochs):
+        for mini in batch.split(config.mini_batches):
+            for pack in _packs(mini.rows, config):
+                scores = score_pack(
+                    model,
+                    pack,
+                    layout=config.layout,
+                    temperature=batch.temperature,
+                    entropy=config.entropy or loss.entropy_coef != 0,
+                    entropy_gradient=loss.entropy_coef != 0,
+                )
+                # Weights are shares of the whole batch, so gradients of packs simply add up.
+                objective(pack, scores, loss, statistics).backward()
+                n_slots += len(pack.ids)
+            norms.append(optimizer.update())
+    n_updates = len(norms)
+    return statistics.metrics() | {
+        "training/loss": statistics.loss / n_updates,
+        "training/grad_norm": sum(norms) / n_updates,
+        "training/lr": optimizer.lr,
+        "training/n_updates": float(n_updates),
+        "training/n_rows": float(len(batch)),
+        "training/n_tokens": float(batch.n_tokens),
+        "training/n_trained_tokens": float(batch.n_trained),
+        "training/packing_ratio": config.epochs * batch.n_tokens / n_slots,
+        "training/seconds": perf_counter() - started,
+    }
+
+
+def _packs(rows: tuple[TrainRow, ...], config: StepConfig) -> list[PackedBatch]:
+    return pack_rows(rows, max_slots=config.max_slots, share=config.layout == "tree")
+
+
+def _with_fixed_scores(
+    model: nn.Module, batch: RowBatch, loss: LossSpec, config: StepConfig
+) -> RowBatch:
+    """Fill in what must be scored before the first update: the anchor and the reference."""
+    rows = batch.rows
+    if config.epochs * config.mini_batches > 1:
+        # With a single update the policy's own scores, detached, are the anchor.
+        old = score_rows(model, batch, config)
+        rows = tuple(replace(row, logp_old=o) for row, o in zip(rows, old, strict=True))
+    if loss.kl_coef and any(row.logp_ref is None for row in rows):
+        if all(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigurationError(
+                "a KL penalty needs a reference model: train adapters (the reference is the model "
+                "without them) or fill in TrainRow.logp_ref"
+            )
+        with adapters_disabled(model):
+            reference = score_rows(model, batch, config)
+        rows = tuple(replace(row, logp_ref=r) for row, r in zip(rows, reference, strict=True))
+    return RowBatch(rows, batch.temperature)
+
+
+def score_rows(model: nn.Module, batch: RowBatch, config: StepConfig) -> list[Stream]:
+    """Score the trained tokens of every row under the current policy, without a gradient.
+
+    Returns:
+        A stream per row, in the batch's order: log-probabilities, NaN where nothing is trained.
+    """
+    found: dict[int, Stream] = {}
+    with torch.no_grad():
+        for pack in _packs(batch.rows, config):
+            logp_M = score_pack(
+                model, pack, layout=config.layout, temperature=batch.temperature
+            ).logp
+            logp_K = logp_M.cpu().numpy()[pack.token_pair]
+            found |= {
+                id(row): stream for row, stream in zip(pack.rows, pack.scatter(logp_K), strict=True)
+            }
+    nothing = [np.full(len(row.ids), np.nan, dtype=np.float32) for row in batch.rows]
+    return [found.get(id(row), empty) for row, empty in zip(batch.rows, nothing, strict=True)]
