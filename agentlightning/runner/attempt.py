@@ -137,10 +137,10 @@ class AttemptRun:
         return {}
 
     async def _traced(self) -> Any:
-        tracer, ids = self._at.tracer, {"rollout_id": self.rollout.rollout_id}
+        tracer, rollout_id = self._at.tracer, self.rollout.rollout_id
         try:
             async with tracer.trace_context(
-                name=self.rollout.rollout_id, attempt_id=self.attempt_id, **ids
+                name=rollout_id, rollout_id=rollout_id, attempt_id=self.attempt_id
             ):
                 await self._hooks.call("on_trace_start", tracer=tracer)
                 try:

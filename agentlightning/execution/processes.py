@@ -1,0 +1,116 @@
+"""Processes of our own: groups that die together, children that do not outlive their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Generator
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+
+from agentlightning.errors import ConfigurationError
+
+__all__ = [
+    "adopt_process",
+    "choose_context",
+    "die_with_parent",
+    "kill_group",
+    "quiet_fork",
+]
+
+_PR_SET_PDEATHSIG = 1
+"""From `linux/prctl.h`."""
+
+
+def choose_context(start_method: str | None = None) -> BaseContext:
+    """Return the multiprocessing context to start workers with.
+
+    Args:
+        start_method: `fork`, `spawn` or `forkserver`. None forks where that is safe (Linux, no
+            other thread, no CUDA context), for forked workers need not pickle anything; else it
+            spawns.
+
+    Raises:
+        ConfigurationError: The platform has no such start method.
+    """
+    if start_method is None:
+        start_method = "fork" if _fork_is_safe() else "spawn"
+    try:
+        return multiprocessing.get_context(start_method)
+    except ValueError as error:
+        known = ", ".join(multiprocessing.get_all_start_methods())
+        raise ConfigurationError(
+            f"There is no start method {start_method!r} here; use one of {known}."
+        ) from error
+
+
+def _fork_is_safe() -> bool:
+    if not sys.platform.startswith("linux") or threading.active_count() > 1:
+        return False
+    torch = sys.modules.get("torch")
+    return torch is None or not torch.cuda.is_initialized()
+
+
+@contextlib.contextmanager
+def quiet_fork() -> Generator[None]:
+    """Silence Python's warning about forking beside native threads.
+
+    `choose_context` has made sure that no Python thread runs; the threads of numeric libraries
+    sleep in pools that these libraries rebuild in a child.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        yield
+
+
+def adopt_process(parent_pid: int) -> None:
+    """Make this fresh child a group of its own, with default signals, bound to its parent's life.
+
+    The group keeps a Ctrl-C of the terminal away, which is for the main process to answer, and
+    lets everything that agents start be killed together with their worker.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent(parent_pid)
+
+
+def die_with_parent(parent_pid: int, number: int | None = None) -> None:
+    """Have this process killed when its parent ends, however it ends.
+
+    Args:
+        parent_pid: Expected parent; another one means that it is dead already.
+        number: The signal to send, SIGKILL if not given; only Linux can choose.
+    """
+    if not sys.platform.startswith("linux"):
+        threading.Thread(target=_follow_parent, name="agl-parent", daemon=True).start()
+        return
+    number = signal.SIGKILL if number is None else number
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), number)
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        kill_group(os.getpid())
+
+
+def kill_group(pid: int) -> None:
+    """Kill the group that a process leads; harmless when nobody of it is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGTERM)
