@@ -1,0 +1,135 @@
+"""Routes about the store itself: health, statistics, and the stream of changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, Field
+
+from agentlightning.errors import InvalidRequestError
+from agentlightning.store.base import LightningStoreStatistics
+from agentlightning.store.http.exchange import Exchange, Stream
+from agentlightning.store.http.operation import Operation
+from agentlightning.store.http.site import Site
+from agentlightning.store.http.wire import MAX_INTEGER, decode, encode
+from agentlightning.types import StoreEvent
+from agentlightning.types.event import StoreEventKind
+
+__all__ = ["EVENT_STREAM_TYPE", "OPERATIONS"]
+
+EVENT_STREAM_TYPE: Final = "text/event-stream"
+KEEP_ALIVE_SECONDS: Final = 15.0
+"""Longest silence of an event stream; a comment is sent then, so that dead peers are noticed."""
+
+
+class EventQuery(BaseModel):
+    """Which changes to stream."""
+
+    since: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
+    """Replay what came after this `seq`; a `Last-Event-ID` header goes before it."""
+    kinds: list[StoreEventKind] | None = None
+    metadata: str | None = None
+    """A JSON object; only events of rollouts whose metadata holds all of its pairs."""
+
+
+class Health(BaseModel):
+    """Answer of a server that lives."""
+
+    status: str
+
+
+async def health(_: Exchange) -> dict[str, str]:
+    """Say that the server lives."""
+    return {"status": "ok"}
+
+
+async def statistics(exchange: Exchange) -> LightningStoreStatistics:
+    """Return counts and sizes."""
+    return await exchange.store.statistics()
+
+
+async def stream_events(exchange: Exchange) -> Stream:
+    """Stream changes as server-sent events."""
+    query = exchange.parse_query(EventQuery)
+    metadata = decode(query.metadata.encode()) if query.metadata else None
+    if metadata is not None and not isinstance(metadata, dict):
+        raise InvalidRequestError("metadata must be a JSON object.")
+    last_id = exchange.headers.get("last-event-id")
+    since = query.since if last_id is None else _event_id(last_id)
+    events = exchange.store.subscribe(since=since, kinds=query.kinds, metadata=metadata)
+    return Stream(_sent_events(exchange.site, events), EVENT_STREAM_TYPE)
+
+
+def _event_id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_INTEGER:
+        raise InvalidRequestError(f"Last-Event-ID is {text!r}: send the id of an event.")
+    return int(text)
+
+
+async def _sent_events(site: Site, events: AsyncIterator[StoreEvent]) -> AsyncIterator[bytes]:
+    """Yield events in the text/event-stream format until the server closes."""
+    closing = asyncio.ensure_future(site.closing.wait())
+    pending = asyncio.ensure_future(anext(events, None))
+    try:
+        # Why: the subscription begins with the first step of `pending`, so "ready" means ready.
+        await asyncio.sleep(0)
+        yield b": ready\n\n"
+        while True:
+            await asyncio.wait(
+                {pending, closing},
+                timeout=KEEP_ALIVE_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if pending.done():
+                event = pending.result()
+                if event is None:
+                    return
+                pending = asyncio.ensure_future(anext(events, None))
+                yield _event_text(event)
+            elif closing.done():
+                return
+            else:
+                yield b": keep-alive\n\n"
+    finally:
+        closing.cancel()
+        pending.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+            await pending
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _event_text(event: StoreEvent) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.kind.encode(), encode(event))
+
+
+_ANY: Final[Any] = dict[str, Any]
+
+OPERATIONS: Final = (
+    Operation(
+        method="GET",
+        path="/health",
+        handler=health,
+        summary="Say that the server lives",
+        returns=Health,
+    ),
+    Operation(
+        method="GET",
+        path="/statistics",
+        handler=statistics,
+        summary="Get counts and sizes",
+        returns=_ANY,
+    ),
+    Operation(
+        method="GET",
+        path="/events",
+        handler=stream_events,
+        summary="Stream changes as server-sent events",
+        takes=EventQuery,
+        returns=StoreEvent,
+    ),
+)

@@ -1,0 +1,166 @@
+"""What the requests of one server share: the store, limits, shutdown, and replays.
+
+A `Site` lives in one event loop at a time and is not thread-safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from agentlightning.store.base import LightningStore
+from agentlightning.store.http.exchange import Reply
+from agentlightning.types import AttemptedRollout
+
+__all__ = ["DEFAULT_BODY_LIMIT", "ReplayLedger", "Site"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BODY_LIMIT: Final = 256 * 1024 * 1024
+CLAIM_GRACE_SECONDS: Final = 10.0
+"""How long a claim waits for its client to ask again, before the work goes back."""
+
+
+class ReplayLedger:
+    """Answers of recent requests by idempotency key, so that a repeat gets the same answer.
+
+    Only answers are kept, the newest `capacity` of them; failures are not, so that a repeat
+    tries again. The ledger does not outlive the server.
+    """
+
+    def __init__(self, capacity: int = 2048, max_bytes: int = 1024 * 1024) -> None:
+        self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._answers: OrderedDict[str, asyncio.Future[Reply]] = OrderedDict()
+        self._repeated: set[str] = set()
+
+    def was_repeated(self, key: str) -> bool:
+        """Return whether the request with this key came more than once."""
+        return key in self._repeated
+
+    def forget(self, key: str) -> None:
+        """Drop an answer, so that a repeat is a new request."""
+        self._answers.pop(key, None)
+        self._repeated.discard(key)
+
+    async def once(self, key: str, produce: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Return the answer for `key`, producing it unless it is there or on its way."""
+        known = self._answers.get(key)
+        if known is not None:
+            self._repeated.add(key)
+            return await asyncio.shield(known)
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._answers[key] = answer
+        try:
+            reply = await produce()
+        except BaseException as error:
+            self.forget(key)
+            answer.set_exception(error if isinstance(error, Exception) else _aborted())
+            # Why: asyncio complains about a failure that no repeat has waited for.
+            answer.exception()
+            raise
+        answer.set_result(reply)
+        if len(reply.body) > self._max_bytes:
+            self.forget(key)
+        while len(self._answers) > self._capacity:
+            oldest, _ = self._answers.popitem(last=False)
+            self._repeated.discard(oldest)
+        return reply
+
+
+def _aborted() -> Exception:
+    return ConnectionAbortedError("the first request was aborted")
+
+
+class Site:
+    """The served store and everything that outlives a single request.
+
+    Args:
+        store: The store; it must be safe to call from the server's event loop.
+        body_limit: Largest accepted body in bytes, after decompression.
+    """
+
+    def __init__(self, store: LightningStore, *, body_limit: int = DEFAULT_BODY_LIMIT) -> None:
+        self.store = store
+        self.body_limit = body_limit
+        self.ledger = ReplayLedger()
+        self.closing = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Begin to serve in the running loop."""
+        self.ledger = ReplayLedger()
+        self.closing = asyncio.Event()
+
+    def begin_closing(self) -> None:
+        """End waits and streams, so that the server can stop."""
+        self.closing.set()
+
+    async def drain(self) -> None:
+        """Wait for what requests left behind; called when the last one has been answered."""
+        self.closing.set()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def give_back(self, claims: Sequence[AttemptedRollout], key: str | None) -> None:
+        """Requeue work whose claimant is gone, unless it repeats its request soon."""
+        task = asyncio.create_task(self._give_back(claims, key))
+        self._spawned(task)
+
+    async def _give_back(self, claims: Sequence[AttemptedRollout], key: str | None) -> None:
+        if key is not None:
+            await self.pause(CLAIM_GRACE_SECONDS)
+            if self.ledger.was_repeated(key):
+                return
+            self.ledger.forget(key)
+        for claim in claims:
+            logger.warning(
+                "claimant is gone, rollout goes back to the queue",
+                extra={"rollout_id": claim.rollout_id, "attempt_id": claim.attempt.attempt_id},
+            )
+            await self.store.update_rollout(claim.rollout_id, status="requeuing")
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but not past the server's closing."""
+        waiting = asyncio.ensure_future(self.closing.wait())
+        await asyncio.wait({waiting}, timeout=seconds)
+        waiting.cancel()
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+
+        def finished(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            if not done.cancelled() and done.exception() is not None:
+                logger.error("background work failed", exc_info=done.exception())
+
+        task.add_done_callback(finished)
+
+
+async def first_of(
+    work: Coroutine[Any, Any, Any], *others: Coroutine[Any, Any, Any]
+) -> tuple[Any, bool]:
+    """Run `work` until it ends or one of `others` does.
+
+    Returns:
+        The result of `work` and True, or None and False when another ended first; `work` is
+        then cancelled and has ended.
+    """
+    main = asyncio.ensure_future(work)
+    rest = [asyncio.ensure_future(other) for other in others]
+    try:
+        await asyncio.wait({main, *rest}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in rest:
+            task.cancel()
+        if not main.done():
+            main.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+    if main.cancelled() or not main.done():
+        await asyncio.gather(main, return_exceptions=True)
+    if main.cancelled():
+        return None, False
+    return main.result(), True
