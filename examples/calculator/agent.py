@@ -12,18 +12,17 @@ from openai import OpenAI
 
 import agentlightning as agl
 
-SYSTEM = """You have a calculator. Write the calculation between <calc> and </calc>.
-Then answer with the number you are given.
-
-Question: What is 3 plus 4?
-<calc>3+4</calc>
-Result: 7
-Answer: 7
-
-Question: What is 12 times 6?
-<calc>12*6</calc>
-Result: 72
-Answer: 72"""
+PROMPT = [
+    {"role": "system", "content": "You answer with a calculator."},
+    {"role": "user", "content": "What is 3 plus 4?"},
+    {"role": "assistant", "content": "<calc>3+4</calc>"},
+    {"role": "user", "content": "Result: 7"},
+    {"role": "assistant", "content": "Answer: 7"},
+    {"role": "user", "content": "What is 12 times 6?"},
+    {"role": "assistant", "content": "<calc>12*6</calc>"},
+    {"role": "user", "content": "Result: 72"},
+    {"role": "assistant", "content": "Answer: 72"},
+]
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 
@@ -48,10 +47,7 @@ def calculate(expression: str) -> str:
 def calculator_agent(task: dict, llm: agl.LLM) -> float:
     """Answer one question; the reward is 1 for the right number and 0 for anything else."""
     client = OpenAI(base_url=llm.endpoint, api_key=llm.api_key or "-")
-    messages = [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"Question: {task['question']}"},
-    ]
+    messages = [*PROMPT, {"role": "user", "content": task["question"]}]
 
     def ask(max_tokens: int) -> str:
         reply = client.chat.completions.create(
