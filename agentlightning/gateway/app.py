@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from agentlightning._internal.clock import now
 from agentlightning.errors import RequestError
@@ -54,18 +54,16 @@ class GatewayApp:
         if body is None:
             return
         reply = Reply(send)
-        serving = asyncio.create_task(self._serve(scope, body, reply))
+        serving = cast("asyncio.Task[None]", asyncio.current_task())
         leaving = asyncio.create_task(_wait_until_gone(receive, reply, serving))
         try:
-            await asyncio.wait([serving])
+            await self._serve(scope, body, reply)
         except asyncio.CancelledError:
-            serving.cancel()
-            await asyncio.wait([serving])
-            raise
+            if not reply.is_unwanted:
+                raise
+            serving.uncancel()
         finally:
             leaving.cancel()
-        if not serving.cancelled():
-            serving.result()
 
     async def _serve(self, scope: dict[str, Any], body: bytes, reply: Reply) -> None:
         headers = read_headers(scope["headers"])
@@ -165,4 +163,5 @@ async def _wait_until_gone(receive: Receive, reply: Reply, serving: asyncio.Task
     while (await receive())["type"] != "http.disconnect":
         pass
     if not reply.has_ended:
+        reply.is_unwanted = True
         serving.cancel()

@@ -99,7 +99,7 @@ class CapturedCall:
         self._entered = False
         self._tally: CallTally | None = services.ledger.begin(attempt)
         trace_id, parent_span_id = read_trace_parent(request.headers)
-        self._record = CallRecord.model_construct(
+        self._record = CallRecord(
             call_id=new_call_id(),
             rollout_id=attempt[0],
             attempt_id=attempt[1],

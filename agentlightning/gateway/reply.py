@@ -22,6 +22,8 @@ class Reply:
         self._send = send
         self.has_started = False
         self.has_ended = False
+        self.is_unwanted = False
+        """The client hung up before the end."""
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send an answer in one piece."""
