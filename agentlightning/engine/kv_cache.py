@@ -1,0 +1,138 @@
+"""The keys and values of running rows: preallocated, written in place, read without copying.
+
+Rows lie side by side at the front, each with its own length; which request a row belongs to is
+the sampler's business. Shapes: L layer, R row, H key/value head, T column, D head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Cache, PretrainedConfig
+
+from agentlightning.errors import ConfigurationError
+
+__all__ = ["KVCache", "KVShape"]
+
+_COLUMN_STEP = 64
+
+
+class KVShape:
+    """What one token costs in a model's cache."""
+
+    def __init__(self, config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
+        """Read the shape from a decoder's configuration.
+
+        Raises:
+            ConfigurationError: The model has layers other than full attention.
+        """
+        text: Any = config.get_text_config(decoder=True)
+        kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise ConfigurationError(
+                f"the embedded engine runs models with full attention only, not {sorted(kinds)}; "
+                "serve this model with vLLM instead",
+            )
+        self.layers: int = text.num_hidden_layers
+        self.heads: int = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.width: int = width
+        self.dtype = dtype
+        self.device = device
+
+    @property
+    def token_bytes(self) -> int:
+        """Return the bytes that one token's keys and values take."""
+        return 2 * self.layers * self.heads * self.width * self.dtype.itemsize
+
+    def empty(self, *lead: int, columns: int) -> torch.Tensor:
+        """Return uninitialised memory of shape [*lead, H, columns, D]."""
+        shape = (*lead, self.heads, columns, self.width)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+
+class KVCache(Cache):
+    """A cache for `model(past_key_values=...)` that holds ragged rows.
+
+    Before each forward call `aim` says which rows and columns it is for. Not thread-safe.
+    """
+
+    def __init__(self, shape: KVShape) -> None:
+        super().__init__(layers=[])
+        self.shape = shape
+        self.keys = shape.empty(shape.layers, 0, columns=0)
+        self.values = shape.empty(shape.layers, 0, columns=0)
+        self._rows = slice(0, 0)
+        self._columns = 0
+        self._slots = torch.empty(0, dtype=torch.long)
+
+    def reserve(self, rows: int, columns: int) -> None:
+        """Make room for at least so many rows and columns, keeping what is there.
+
+        Growth is geometric, so the copying amounts to a constant per token. On a CPU memory that
+        was never written costs nothing.
+        """
+        have_rows, have_columns = self.keys.shape[1], self.keys.shape[3]
+        if rows <= have_rows and columns <= have_columns:
+            return
+        if rows > have_rows:
+            rows = max(rows, min(2 * have_rows, have_rows + 32))
+        rows = max(rows, have_rows)
+        if columns > have_columns:
+            columns = max(columns, have_columns + have_columns // 2)
+        columns = -(-max(columns, have_columns) // _COLUMN_STEP) * _COLUMN_STEP
+        for name in ("keys", "values"):
+            old: torch.Tensor = getattr(self, name)
+            new = self.shape.empty(self.shape.layers, rows, columns=columns)
+            # Zeros, since a masked NaN among left-over bytes would still spoil a weighted sum.
+            new[:, :have_rows, :, have_columns:].zero_()
+            new[:, have_rows:].zero_()
+            new[:, :have_rows, :, :have_columns] = old
+            setattr(self, name, new)
+
+    def aim(self, rows: slice, positions: torch.Tensor) -> torch.Tensor:
+        """Direct the next forward call at contiguous rows and give its attention mask.
+
+        Args:
+            rows: Rows of the batch.
+            positions: Column of every new token, int64[B, S]; each row's are consecutive.
+
+        Returns:
+            The additive mask, [B, 1, S, T]: a token sees its row up to itself.
+        """
+        heads, capacity = self.keys.shape[2], self.keys.shape[3]
+        self._rows = rows
+        self._columns = int(positions.max()) + 1
+        row = torch.arange(rows.start, rows.stop, device=positions.device)
+        head = torch.arange(heads, device=positions.device)
+        lane = (row[:, None] * heads + head) * capacity
+        self._slots = (lane[:, :, None] + positions[:, None, :]).flatten()
+        column = torch.arange(self._columns, device=positions.device)
+        hidden = column > positions[:, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self.shape.dtype, device=positions.device)
+        return mask.masked_fill_(hidden, torch.finfo(mask.dtype).min).unsqueeze(1)
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a layer's new keys and values; return views of all that the rows hold."""
+        width = self.shape.width
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        keys.view(-1, width).index_copy_(0, self._slots, key_states.reshape(-1, width))
+        values.view(-1, width).index_copy_(0, self._slots, value_states.reshape(-1, width))
+        window = (self._rows, slice(None), slice(0, self._columns))
+        return keys[window], values[window]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._columns
+
+    def copy_row(self, source: int, targets: slice, length: int) -> None:
+        """Copy the first `length` columns of a row to other rows."""
+        for tensor in (self.keys, self.values):
+            tensor[:, targets, :, :length] = tensor[:, source : source + 1, :, :length]

@@ -1,0 +1,363 @@
+"""Continuous batching: many completions share each forward call, joining and leaving between.
+
+Equal prompts are prefilled once, and beginnings seen before come from the prefix cache. One
+thread drives a sampler; waiting, futures and event loops are the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from agentlightning.engine.kv_cache import KVCache, KVShape
+from agentlightning.engine.prefix_cache import BLOCK, PrefixCache
+from agentlightning.engine.request import FinishReason, Request, TokenEvent
+from agentlightning.engine.sampling import Draw, draw_tokens, uniforms
+
+__all__ = ["Sampler", "SamplerCounters"]
+
+
+@dataclass(slots=True)
+class SamplerCounters:
+    """Running totals since the sampler was made."""
+
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    """Prompt tokens that needed no forward call."""
+    sampled_tokens: int = 0
+    steps: int = 0
+    """Forward calls, prefills included."""
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Requests with one prompt, prefilled as one row."""
+
+    members: list[Request]
+    slots: list[int]
+    """Prefix-cache blocks to start from."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self.members[0].prompt_ids
+
+    @property
+    def missing(self) -> int:
+        """Prompt tokens that must be computed."""
+        return len(self.prompt_ids) - len(self.slots) * BLOCK
+
+
+class Sampler:
+    """Samples from a decoder that takes `past_key_values`; not thread-safe.
+
+    A step prefills at most one batch of new prompts and then decodes one token for every running
+    row, so running completions wait for a prefill no longer than `prefill_tokens` take.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        max_running: int,
+        max_kv_bytes: int,
+        max_prefix_bytes: int,
+        prefill_tokens: int,
+    ) -> None:
+        """Prepare for `model`; no memory for keys and values is taken yet.
+
+        Args:
+            model: A causal language model, with or without injected LoRA adapters.
+            max_running: Most rows in one batch.
+            max_kv_bytes: Bound on the keys and values of running rows, if each used all the
+                tokens it may sample. A single request is always let in.
+            max_prefix_bytes: Bound on the prefix cache; 0 turns it off.
+            prefill_tokens: Most prompt tokens, padding included, in one forward call.
+        """
+        weight = next(model.parameters())
+        shape = KVShape(model.config, _activation_dtype(model), weight.device)
+        self.counters = SamplerCounters()
+        self.version = 0
+        self._model = model
+        self._device: torch.device = weight.device
+        self._cache = KVCache(shape)
+        self._prefixes = PrefixCache(shape, max_bytes=max_prefix_bytes)
+        self._max_running = max_running
+        self._max_cells = max_kv_bytes // shape.token_bytes
+        self._prefill_tokens = prefill_tokens
+        self._waiting: deque[Request] = deque()
+        self._joining: list[_Group] = []
+        """Groups being prefilled: neither waiting nor rows yet."""
+        self._rows: list[Request] = []
+        self._lengths: list[int] = []
+        """Columns in use per row; the row's last sampled token is not among them yet."""
+        self._fresh: list[bool] = []
+        """Whether all of a row's columns stem from the current version of the weights."""
+
+    @property
+    def running(self) -> int:
+        """Return the number of rows being decoded."""
+        return len(self._rows)
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of requests not yet prefilled."""
+        return len(self._waiting)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Return how many tokens the prefix cache holds."""
+        return len(self._prefixes)
+
+    def add(self, request: Request) -> None:
+        """Queue a request; first come, first served."""
+        self._waiting.append(request)
+
+    def set_version(self, version: int) -> None:
+        """Say that the weights changed: cached prefixes are dropped, running rows go on."""
+        self.version = version
+        self._prefixes.clear()
+        self._fresh = [False] * len(self._rows)
+
+    def drain(self) -> list[Request]:
+        """Forget every request, running and waiting, and return those still wanted."""
+        joining = [request for group in self._joining for request in group.members]
+        requests = [*self._rows, *joining, *self._waiting]
+        self._rows, self._lengths, self._fresh, self._joining = [], [], [], []
+        self._waiting.clear()
+        return [request for request in requests if not request.cancelled]
+
+    @torch.inference_mode()
+    def step(self, *, admit: bool = True) -> bool:
+        """Do one round of work; returns whether there was any.
+
+        Args:
+            admit: Whether waiting requests may join.
+        """
+        self._drop_cancelled()
+        if self._model.training:
+            self._model.eval()
+        groups = self._next_groups() if admit else []
+        if groups:
+            self._prefill(groups)
+        if self._rows:
+            self._decode()
+        return bool(groups or self._rows)
+
+    # -- admission ------------------------------------------------------------------------------
+
+    def _drop_cancelled(self) -> None:
+        if any(request.cancelled for request in self._waiting):
+            self._waiting = deque(r for r in self._waiting if not r.cancelled)
+        for row in range(len(self._rows) - 1, -1, -1):
+            if self._rows[row].cancelled:
+                self._remove(row)
+
+    def _next_groups(self) -> list[_Group]:
+        """Take the waiting requests that fit into the next prefill, grouped by prompt."""
+        groups: dict[tuple[int, ...], _Group] = {}
+        rows, longest, widest = len(self._rows), self._longest(), 0
+        while self._waiting and rows < self._max_running:
+            request = self._waiting[0]
+            longest = max(longest, len(request.prompt_ids) + request.max_tokens)
+            if rows and (rows + 1) * longest > self._max_cells:
+                break
+            group = groups.get(request.prompt_ids)
+            if group is None:
+                slots = self._prefixes.match(request.prompt_ids[:-1])
+                group = _Group([], slots)
+                missing = len(request.prompt_ids) - len(slots) * BLOCK
+                widest = max(widest, missing)
+                if groups and (len(groups) + 1) * widest > self._prefill_tokens:
+                    break
+                groups[request.prompt_ids] = group
+            group.members.append(self._waiting.popleft())
+            rows += 1
+        return list(groups.values())
+
+    def _longest(self) -> int:
+        return max((len(r.prompt_ids) + r.max_tokens for r in self._rows), default=0)
+
+    # -- forward calls --------------------------------------------------------------------------
+
+    def _prefill(self, groups: list[_Group]) -> None:
+        """Compute the prompts of `groups` in adjacent rows, then sample each one's first token."""
+        self._joining = groups
+        first = len(self._rows)
+        total = first + sum(len(group.members) for group in groups)
+        columns = max(len(group.prompt_ids) for group in groups) + 1
+        self._cache.reserve(total, columns)
+        for offset, group in enumerate(groups):
+            self._prefixes.load(group.slots, self._cache, first + offset)
+        logits = self._prompt_logits(groups, slice(first, first + len(groups)))
+        for offset, group in enumerate(groups):
+            self._prefixes.store(group.prompt_ids, self._cache, first + offset)
+            self._count_prompt(group)
+        self._spread(groups, first)
+        counts = torch.tensor([len(group.members) for group in groups], device=self._device)
+        # Followers lie behind all leaders, so the logits are laid out in the same order.
+        order = torch.cat(
+            [
+                torch.arange(len(groups), device=self._device),
+                torch.arange(len(groups), device=self._device).repeat_interleave(counts - 1),
+            ]
+        )
+        self._sample(logits[order], first)
+
+    def _prompt_logits(self, groups: list[_Group], rows: slice) -> torch.Tensor:
+        """Return the logits after each group's prompt, [G, V], in chunks of bounded size."""
+        starts = [len(group.slots) * BLOCK for group in groups]
+        width = max(group.missing for group in groups)
+        chunk = max(1, self._prefill_tokens // len(groups))
+        logits: list[torch.Tensor | None] = [None] * len(groups)
+        for begin in range(0, width, chunk):
+            size = min(chunk, width - begin)
+            ids = np.zeros((len(groups), size), dtype=np.int64)
+            positions = np.zeros((len(groups), size), dtype=np.int64)
+            ends: list[int] = []
+            for index, group in enumerate(groups):
+                part = group.prompt_ids[starts[index] + begin : starts[index] + begin + size]
+                ids[index, : len(part)] = part
+                # A row that has ended writes the rest behind its prompt, where the next token
+                # overwrites the first column and the mask hides the others.
+                positions[index] = starts[index] + begin + np.arange(size)
+                ends.append(group.missing - begin - 1)
+            self._cache.reserve(rows.stop, int(positions.max()) + 1)
+            wanted = sorted({end for end in ends if 0 <= end < size})
+            out = self._forward(rows, ids, positions, keep=wanted or [size - 1])
+            for index, end in enumerate(ends):
+                if 0 <= end < size:
+                    logits[index] = out[index, wanted.index(end)]
+        return torch.stack([row for row in logits if row is not None])
+
+    def _spread(self, groups: list[_Group], first: int) -> None:
+        """Make rows of all members: leaders in order, then the followers with copied columns."""
+        follower = first + len(groups)
+        followers: list[Request] = []
+        for offset, group in enumerate(groups):
+            extra = group.members[1:]
+            if extra:
+                targets = slice(follower, follower + len(extra))
+                self._cache.copy_row(first + offset, targets, len(group.prompt_ids))
+                follower += len(extra)
+                followers.extend(extra)
+        joined = [group.members[0] for group in groups] + followers
+        self._joining = []
+        self._rows.extend(joined)
+        self._lengths.extend(len(request.prompt_ids) for request in joined)
+        self._fresh.extend([True] * len(joined))
+
+    def _decode(self) -> None:
+        """Sample one more token for every row."""
+        self._cache.reserve(len(self._rows), max(self._lengths) + 1)
+        ids = np.array([[request.token_ids[-1]] for request in self._rows], dtype=np.int64)
+        positions = np.array(self._lengths, dtype=np.int64)[:, None]
+        logits = self._forward(slice(0, len(self._rows)), ids, positions, keep=[0])
+        self._lengths = [length + 1 for length in self._lengths]
+        self._sample(logits[:, 0], 0)
+
+    def _forward(
+        self, rows: slice, ids: np.ndarray, positions: np.ndarray, *, keep: list[int]
+    ) -> torch.Tensor:
+        """Run the model on new tokens of some rows; logits are computed only at `keep`."""
+        position_ids = torch.from_numpy(positions).to(self._device)
+        output = self._model(
+            input_ids=torch.from_numpy(ids).to(self._device),
+            attention_mask=self._cache.aim(rows, position_ids),
+            position_ids=position_ids,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(keep, device=self._device),
+        )
+        self.counters.steps += 1
+        return output.logits
+
+    # -- tokens ---------------------------------------------------------------------------------
+
+    def _sample(self, logits: torch.Tensor, first: int) -> None:
+        """Draw a token for each row from `first` on, and let finished rows go."""
+        requests = self._rows[first:]
+        draw = draw_tokens(
+            logits,
+            [request.params for request in requests],
+            uniforms(
+                np.array([request.seed for request in requests], dtype=np.uint64),
+                np.array([len(request.token_ids) for request in requests], dtype=np.uint64),
+            ),
+        )
+        self.counters.sampled_tokens += len(requests)
+        reasons: list[FinishReason | None] = [
+            self._take(request, draw, index) for index, request in enumerate(requests)
+        ]
+        for index in range(len(requests) - 1, -1, -1):
+            reason = reasons[index]
+            if reason is not None:
+                self._finish(first + index, reason)
+
+    def _take(self, request: Request, draw: Draw, index: int) -> FinishReason | None:
+        """Append a token to a request; returns why it is finished, if it is."""
+        token, logprob = draw.tokens[index], draw.logprobs[index]
+        request.token_ids.append(token)
+        request.logprobs.append(logprob)
+        request.versions.append(self.version)
+        top = _top(draw, index, request.params.top_logprobs)
+        if request.params.top_logprobs:
+            request.top.append(top)
+        reason: FinishReason | None = None
+        if token in request.stop_ids:
+            reason = "stop"
+        elif len(request.token_ids) >= request.max_tokens:
+            reason = "length"
+        if request.on_token is None:
+            return reason
+        try:
+            stop = request.on_token(TokenEvent(token, logprob, self.version, top, reason))
+        except Exception as error:  # noqa: BLE001 - boundary: the caller's code; it gets its error back
+            request.cancelled = True
+            request.on_error(error)
+            return None
+        return "stop" if stop else reason
+
+    def _finish(self, row: int, reason: FinishReason) -> None:
+        request = self._rows[row]
+        if self._fresh[row]:
+            # The last sampled token was never fed to the model, so it has no column.
+            known = [*request.prompt_ids, *request.token_ids][: self._lengths[row]]
+            self._prefixes.store(known, self._cache, row)
+        self._remove(row)
+        request.finish(reason)
+
+    def _remove(self, row: int) -> None:
+        """Close the gap that a row leaves, by moving the last row into it."""
+        last = len(self._rows) - 1
+        if row != last:
+            self._cache.copy_row(last, slice(row, row + 1), self._lengths[last])
+        for values in (self._rows, self._lengths, self._fresh):
+            _swap_remove(values, row)
+
+    def _count_prompt(self, group: _Group) -> None:
+        length, cached = len(group.prompt_ids), len(group.slots) * BLOCK
+        for index, request in enumerate(group.members):
+            request.cached_prompt_tokens = length - 1 if index else cached
+            self.counters.prompt_tokens += length
+            self.counters.cached_prompt_tokens += length if index else cached
+
+
+def _swap_remove(values: list[Any], index: int) -> None:
+    values[index] = values[-1]
+    values.pop()
+
+
+def _top(draw: Draw, index: int, count: int) -> tuple[tuple[int, float], ...]:
+    if not count:
+        return ()
+    ids, values = draw.top_tokens[index][:count], draw.top_logprobs[index][:count]
+    return tuple(zip(ids, values, strict=True))
+
+
+def _activation_dtype(model: Any) -> torch.dtype:
+    """Return the number format of keys and values: that of the frozen base, not of adapters."""
+    return model.get_input_embeddings().weight.dtype
