@@ -45,10 +45,15 @@ def convert_timestamp(timestamp: float | None) -> float | None:
 
 
 def _plain_attributes(attributes: Mapping[str, Any] | None) -> Attributes:
-    return {
-        key: list(cast("Sequence[str]", value)) if isinstance(value, tuple) else value
-        for key, value in (attributes or {}).items()
-    }
+    if attributes is None:
+        return {}
+    # Perf: OpenTelemetry's mapping copies itself 6 times faster than it can be iterated.
+    copy = getattr(attributes, "copy", None)
+    plain = cast("Attributes", copy() if copy is not None else dict(attributes))
+    for key, value in plain.items():
+        if isinstance(value, tuple):
+            plain[key] = list(cast("Sequence[str]", value))
+    return plain
 
 
 class SpanContext(BaseModel):
@@ -172,9 +177,23 @@ class Span(BaseModel):
 
     @classmethod
     def from_opentelemetry(
-        cls, src: "ReadableSpan", rollout_id: str, attempt_id: str, sequence_id: int
+        cls,
+        src: "ReadableSpan",
+        rollout_id: str,
+        attempt_id: str,
+        sequence_id: int,
+        *,
+        resource: OtelResource | None = None,
     ) -> "Span":
-        """Translate a finished OpenTelemetry span; public attributes unknown to us are kept."""
+        """Translate a finished OpenTelemetry span; public attributes unknown to us are kept.
+
+        Args:
+            src: The span.
+            rollout_id: Rollout it belongs to.
+            attempt_id: Attempt it belongs to.
+            sequence_id: Order within the rollout; 0 lets the store choose.
+            resource: Takes the place of the span's own resource.
+        """
         context = src.get_span_context()
         own = SpanContext.from_opentelemetry(context) if context is not None else None
         parent = SpanContext.from_opentelemetry(src.parent) if src.parent is not None else None
@@ -194,7 +213,7 @@ class Span(BaseModel):
             end_time=convert_timestamp(src.end_time),
             context=own,
             parent=parent,
-            resource=OtelResource.from_opentelemetry(src.resource),
+            resource=resource or OtelResource.from_opentelemetry(src.resource),
             **_unknown_fields(src),
         )
 

@@ -1,0 +1,26 @@
+"""Tracers: they record what an agent does as spans and bring these to the store."""
+
+from typing import TYPE_CHECKING
+
+from agentlightning._internal.lazy import lazy_exports
+from agentlightning.tracer.base import (
+    Tracer,
+    clear_active_tracer,
+    get_active_tracer,
+    set_active_tracer,
+)
+from agentlightning.tracer.dummy import DummyTracer
+
+if TYPE_CHECKING:
+    from agentlightning.tracer.otel import OtelTracer
+
+__all__ = [
+    "DummyTracer",
+    "OtelTracer",
+    "Tracer",
+    "clear_active_tracer",
+    "get_active_tracer",
+    "set_active_tracer",
+]
+
+__getattr__, __dir__ = lazy_exports(__name__, {"OtelTracer": "agentlightning.tracer.otel"})
