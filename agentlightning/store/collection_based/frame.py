@@ -1,0 +1,260 @@
+"""What every part of the store stands on: atomic steps, their events, metrics, the watchdog.
+
+The parts are one module for each subject; `store.py` puts them together.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
+
+from agentlightning._internal.clock import monotonic, now
+from agentlightning.errors import StoreError
+from agentlightning.store.base import LightningStore
+from agentlightning.store.collection_based.transaction import Transaction
+from agentlightning.store.collections.base import AtomicLabels, LightningCollections
+from agentlightning.store.collections.memory import MemoryJournal
+from agentlightning.store.events import ChangeLog
+from agentlightning.store.lifecycle import deadline, expiry, on_attempt_status
+from agentlightning.store.watchdog import Watchdog
+from agentlightning.types import Rollout, Span
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="StoreFrame")
+Step = Callable[[Transaction], Awaitable[T]]
+if TYPE_CHECKING:
+    # Subscripting this type at run time takes Python 3.13.
+    Method = Callable[Concatenate[S, P], CoroutineType[Any, Any, T]]
+
+_ALL: Final[tuple[AtomicLabels, ...]] = (
+    "rollouts",
+    "attempts",
+    "spans",
+    "resources",
+    "workers",
+    "rollout_queue",
+    "span_sequence_ids",
+)
+_METRIC_LABELS: Final = ("method", "store_pubmeth", "status")
+LATENCY_BUCKETS: Final = tuple(
+    round(base * 10.0**power, 12) for power in range(-6, 3) for base in (1, 1.5, 2, 3, 5)
+)[:-2]
+"""Upper bounds in seconds, from 1 µs to 200 s."""
+
+
+class Tracker(Protocol):
+    """The part of a metrics backend that the store uses."""
+
+    def register_counter(self, name: str, label_names: Sequence[str] | None = None) -> None:
+        """Announce a counter."""
+        ...
+
+    def register_histogram(
+        self,
+        name: str,
+        label_names: Sequence[str] | None = None,
+        buckets: Sequence[float] | None = None,
+    ) -> None:
+        """Announce a histogram."""
+        ...
+
+    async def inc_counter(
+        self, name: str, amount: float = 1.0, labels: dict[str, str] | None = None
+    ) -> None:
+        """Add to a counter."""
+        ...
+
+    async def observe_histogram(
+        self, name: str, value: float, labels: dict[str, str] | None = None
+    ) -> None:
+        """Add an observation to a histogram."""
+        ...
+
+
+def tracked(method: Method[S, P, T]) -> Method[S, P, T]:
+    """Count a public method's calls and measure their duration, when there is a tracker.
+
+    Metrics `agl.store.total` and `agl.store.latency` (seconds); `status` is `ok` or the name of
+    the exception's class.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        tracker = self.tracker
+        if tracker is None:
+            return await method(self, *args, **kwargs)
+        began = monotonic()
+        status = "ok"
+        try:
+            return await method(self, *args, **kwargs)
+        except BaseException as error:
+            status = type(error).__name__
+            raise
+        finally:
+            labels = {"method": name, "store_pubmeth": name, "status": status}
+            await tracker.inc_counter("agl.store.total", 1.0, labels)
+            await tracker.observe_histogram("agl.store.latency", monotonic() - began, labels)
+
+    return wrapper
+
+
+def healthcheck_before(method: Method[S, P, T]) -> Method[S, P, T]:
+    """Look for lost attempts first, at most once per `scan_debounce_seconds`."""
+
+    @functools.wraps(method)
+    async def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        await self.scan_if_due()
+        return await method(self, *args, **kwargs)
+
+    return wrapper
+
+
+class StoreFrame(LightningStore):
+    """Atomic steps over collections, with events, metrics and a watchdog."""
+
+    def __init__(
+        self,
+        collections: LightningCollections,
+        *,
+        read_snapshot: bool = False,
+        tracker: Any = None,
+        scan_debounce_seconds: float = 10.0,
+    ) -> None:
+        self.collections = collections
+        self.tracker: Tracker | None = tracker
+        self._read_snapshot = read_snapshot
+        self._scan_debounce_seconds = scan_debounce_seconds
+        self._next_scan = 0.0
+        self._opened = monotonic()
+        journal = collections.events
+        self._own_journal = MemoryJournal() if journal is None else None
+        self._changes = ChangeLog(journal or self._own_journal or MemoryJournal())
+        # A backend that belongs to one event loop cannot be scanned from another thread.
+        self._watchdog = Watchdog(self.scan) if collections.loop_agnostic else None
+        if self.tracker is not None:
+            self.tracker.register_counter("agl.store.total", _METRIC_LABELS)
+            self.tracker.register_histogram("agl.store.latency", _METRIC_LABELS, LATENCY_BUCKETS)
+
+    def __reduce__(self) -> NoReturn:
+        raise StoreError(
+            f"{type(self).__name__} keeps its data in this process and cannot be pickled; "
+            "serve it with LightningStoreServer and send a LightningStoreClient instead."
+        )
+
+    async def close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        await self.collections.close()
+
+    async def _write(self, step: Step[T]) -> T:
+        """Run a step that changes something, then tell what it changed.
+
+        A step makes all of its checks before its first write: memory has no rollback.
+        """
+        transaction: Transaction | None = None
+
+        async def body(rows: LightningCollections) -> T:
+            nonlocal transaction
+            transaction = Transaction(rows, now())
+            result = await step(transaction)
+            if transaction.events and rows.events is not None:
+                await rows.events.append(transaction.events)
+            return result
+
+        result = await self.collections.execute(body, mode="rw", commit=True, labels=_ALL)
+        if transaction is not None:
+            await self._tell(transaction)
+        return result
+
+    async def _tell(self, transaction: Transaction) -> None:
+        if transaction.events:
+            if self._own_journal is not None:
+                await self._own_journal.append(transaction.events)
+            self._changes.announce(transaction.events)
+        if transaction.deadline is not None and self._watchdog is not None:
+            self._watchdog.expect(transaction.deadline)
+
+    async def _read(self, step: Step[T], labels: Sequence[AtomicLabels] = _ALL) -> T:
+        """Run a step that only reads."""
+
+        async def body(rows: LightningCollections) -> T:
+            return await step(Transaction(rows, now()))
+
+        return await self.collections.execute(
+            body, mode="r", snapshot=self._read_snapshot, labels=labels
+        )
+
+    async def scan_if_due(self) -> None:
+        """Scan, unless the last scan was less than `scan_debounce_seconds` ago."""
+        if monotonic() < self._next_scan:
+            return
+        self._next_scan = monotonic() + self._scan_debounce_seconds
+        await self.scan()
+
+    async def scan(self) -> float | None:
+        """End the attempts that ran out of time, and return the next deadline, if any."""
+        upcoming, expired = await self._read(self._find_expired)
+        if expired:
+            await self._write(functools.partial(self._expire, expired))
+        if upcoming is not None and self._watchdog is not None:
+            self._watchdog.expect(upcoming)
+        return upcoming
+
+    async def _find_expired(self, tx: Transaction) -> tuple[float | None, list[str]]:
+        """Return the earliest deadline to come, and the rollouts whose attempts are overdue."""
+        active = await tx.rows.rollouts.query({"status": {"within": ["preparing", "running"]}})
+        limited = {
+            rollout.rollout_id: rollout
+            for rollout in active
+            if rollout.config.timeout_seconds is not None
+            or rollout.config.unresponsive_seconds is not None
+        }
+        upcoming: float | None = None
+        expired: list[str] = []
+        for attempt in (await tx.latest_attempts(list(limited))).values():
+            rollout = limited[attempt.rollout_id]
+            limit = deadline(rollout, attempt)
+            if expiry(rollout, attempt, now=tx.now) is not None:
+                expired.append(rollout.rollout_id)
+            elif limit is not None:
+                upcoming = limit if upcoming is None else min(upcoming, limit)
+        return upcoming, expired
+
+    async def _expire(self, rollout_ids: Sequence[str], tx: Transaction) -> None:
+        for rollout_id in rollout_ids:
+            rollout, attempt = await tx.rollout_with_latest(rollout_id)
+            if rollout is None or attempt is None:
+                continue
+            # Looked at again, because the read was another transaction.
+            status = expiry(rollout, attempt, now=tx.now)
+            if status is None:
+                continue
+            outcome = on_attempt_status(rollout, attempt, status, latest=True, now=tx.now)
+            await tx.apply(rollout, attempt, outcome)
+            await tx.release_worker(outcome.attempt)
+            logger.info(
+                "attempt ran out of time",
+                extra={"rollout_id": rollout_id, "attempt_id": attempt.attempt_id},
+            )
+
+    async def _spans_stored(self, tx: Transaction, spans: Sequence[Span]) -> None:
+        """Take note of new spans within the step that stores them; a store may make room."""
+
+    async def _check_spans_kept(self, rollout_id: str) -> None:
+        """Raise if spans of a rollout were given up to make room."""
+
+    async def _latest_resources_id(self, tx: Transaction) -> str | None:
+        """Return the id of the snapshot that was made last."""
+        latest = await tx.rows.resources.get(sort={"name": "update_time", "order": "desc"})
+        return latest.resources_id if latest is not None else None
+
+    async def _pin_resources(self, tx: Transaction, rollout: Rollout) -> str | None:
+        """Return the snapshot that a rollout runs with: its own, or the latest there is now."""
+        return rollout.resources_id or await self._latest_resources_id(tx)

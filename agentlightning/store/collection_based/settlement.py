@@ -1,0 +1,203 @@
+"""Changing rollouts and attempts: statuses, leases, results."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+
+from agentlightning._internal.ids import attempt_trace_id
+from agentlightning.errors import InvalidRequestError
+from agentlightning.semconv import (
+    AGL_ANNOTATION,
+    LightningSpanAttributes,
+    RewardAttributes,
+)
+from agentlightning.store.base import UNSET, Unset
+from agentlightning.store.collection_based.frame import healthcheck_before, tracked
+from agentlightning.store.collection_based.spans import SpanMethods
+from agentlightning.store.collection_based.transaction import Transaction
+from agentlightning.store.lifecycle import (
+    Outcome,
+    is_ended,
+    is_waiting,
+    on_attempt_status,
+    on_rollout_status,
+)
+from agentlightning.store.record import replace
+from agentlightning.types import (
+    Attempt,
+    AttemptStatus,
+    Attributes,
+    Rollout,
+    RolloutConfig,
+    RolloutMode,
+    RolloutStatus,
+    Span,
+    TaskInput,
+)
+
+_ROLLOUT_STATUSES: Final = frozenset(get_args(RolloutStatus))
+_ATTEMPT_STATUSES: Final = frozenset(get_args(AttemptStatus))
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if not isinstance(value, Unset)}
+
+
+def _reward_span(attempt: Attempt, reward: float | Mapping[str, float], now: float) -> Span:
+    """Return the annotation that `finish_rollout` leaves; the same attempt gives the same span id,
+    so that a repeated call adds nothing.
+    """
+    dimensions: dict[str, Any] = (
+        dict(reward) if isinstance(reward, Mapping) else {"primary": reward}
+    )
+    attributes: Attributes = {}
+    for index, (name, value) in enumerate(dimensions.items()):
+        if not isinstance(value, int | float):
+            raise InvalidRequestError(
+                f"Reward {name!r} is {type(value).__name__}; give a number, or a dict of numbers."
+            )
+        prefix = f"{LightningSpanAttributes.REWARD.value}.{index}"
+        attributes[f"{prefix}.{RewardAttributes.NAME.value}"] = name
+        attributes[f"{prefix}.{RewardAttributes.VALUE.value}"] = float(value)
+    ids = (attempt.rollout_id, attempt.attempt_id)
+    return Span.from_attributes(
+        attributes=attributes,
+        rollout_id=attempt.rollout_id,
+        attempt_id=attempt.attempt_id,
+        name=AGL_ANNOTATION,
+        trace_id=attempt_trace_id(*ids),
+        span_id=hashlib.sha256("/".join((*ids, "finish")).encode()).hexdigest()[:16],
+        start_time=now,
+        end_time=now,
+    )
+
+
+class SettlementMethods(SpanMethods):
+    """`update_rollout`, `update_attempt`, `finish_rollout` and `fail_rollout`."""
+
+    @tracked
+    @healthcheck_before
+    async def update_rollout(
+        self,
+        rollout_id: str,
+        input: TaskInput | Unset = UNSET,  # noqa: A002 - Compat 0.3.0
+        mode: RolloutMode | Unset | None = UNSET,
+        resources_id: str | Unset | None = UNSET,
+        status: RolloutStatus | Unset = UNSET,
+        config: RolloutConfig | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
+    ) -> Rollout:
+        changes = _given(
+            input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata
+        )
+
+        async def step(tx: Transaction) -> Rollout:
+            before = await tx.rollout(rollout_id)
+            after = Rollout.model_validate({**before.__dict__, **changes}) if changes else before
+            if not isinstance(status, Unset):
+                if status not in _ROLLOUT_STATUSES:
+                    raise InvalidRequestError(f"{status!r} is no status of a rollout.")
+                after = on_rollout_status(after, status, now=tx.now)
+                if is_waiting(after):
+                    await tx.queue(rollout_id)
+            if after is not before:
+                await tx.rows.rollouts.update([after])
+                tx.rollout_event("rollout_updated", after)
+            if "config" in changes and (latest := await tx.latest_attempt(rollout_id)):
+                tx.note_deadline(after, latest)
+            return replace(after)
+
+        return await self._write(step)
+
+    @tracked
+    @healthcheck_before
+    async def update_attempt(
+        self,
+        rollout_id: str,
+        attempt_id: str | Literal["latest"],
+        status: AttemptStatus | Unset = UNSET,
+        worker_id: str | Unset = UNSET,
+        last_heartbeat_time: float | Unset = UNSET,
+        metadata: dict[str, Any] | Unset = UNSET,
+    ) -> Attempt:
+        changes = _given(
+            worker_id=worker_id, last_heartbeat_time=last_heartbeat_time, metadata=metadata
+        )
+
+        async def step(tx: Transaction) -> Attempt:
+            return await self._change_attempt(tx, rollout_id, attempt_id, status, changes)
+
+        return await self._write(step)
+
+    async def _change_attempt(
+        self,
+        tx: Transaction,
+        rollout_id: str,
+        attempt_id: str,
+        status: AttemptStatus | Unset,
+        changes: dict[str, Any],
+    ) -> Attempt:
+        rollout = await tx.rollout(rollout_id)
+        before = await tx.attempt(rollout_id, attempt_id)
+        latest = await tx.latest_attempt(rollout_id)
+        changed = Attempt.model_validate({**before.__dict__, **changes}) if changes else before
+        outcome = Outcome(rollout, changed)
+        if not isinstance(status, Unset):
+            if status not in _ATTEMPT_STATUSES:
+                raise InvalidRequestError(f"{status!r} is no status of an attempt.")
+            is_latest = latest is not None and latest.attempt_id == before.attempt_id
+            outcome = on_attempt_status(rollout, changed, status, latest=is_latest, now=tx.now)
+        await tx.apply(rollout, before, outcome)
+        attempt = outcome.attempt
+        if attempt is not before and attempt.status == before.status:
+            tx.attempt_event("attempt_updated", outcome.rollout, attempt)
+        tx.note_deadline(outcome.rollout, attempt)
+        if attempt.worker_id is not None and ("worker_id" in changes or status is not UNSET):
+            if is_ended(attempt):
+                await tx.release_worker(attempt)
+            elif not outcome.late:
+                await tx.occupy_worker(attempt.worker_id, attempt, claimed=False)
+        return replace(attempt)
+
+    @tracked
+    async def finish_rollout(
+        self,
+        rollout_id: str,
+        attempt_id: str | None = None,
+        *,
+        reward: float | dict[str, float] | None = None,
+        output: Any = None,
+    ) -> Rollout:
+        result = {"outcome": "ok"} if output is None else {"outcome": "ok", "output": output}
+
+        async def step(tx: Transaction) -> Rollout:
+            attempt = await tx.attempt(rollout_id, attempt_id or "latest")
+            if reward is not None and not is_ended(attempt):
+                await self._store_spans(tx, [_reward_span(attempt, reward, tx.now)])
+            return await self._settle(tx, attempt, "succeeded", result)
+
+        return await self._write(step)
+
+    @tracked
+    async def fail_rollout(
+        self, rollout_id: str, attempt_id: str | None = None, *, error: str | None = None
+    ) -> Rollout:
+        result: dict[str, Any] = {"outcome": "agent_error"}
+        if error is not None:
+            result["error"] = {"type": "AgentError", "message": error, "traceback": None}
+
+        async def step(tx: Transaction) -> Rollout:
+            attempt = await tx.attempt(rollout_id, attempt_id or "latest")
+            return await self._settle(tx, attempt, "failed", result)
+
+        return await self._write(step)
+
+    async def _settle(
+        self, tx: Transaction, attempt: Attempt, status: AttemptStatus, result: dict[str, Any]
+    ) -> Rollout:
+        changes = {"metadata": {**(attempt.metadata or {}), **result}}
+        rollout_id = attempt.rollout_id
+        await self._change_attempt(tx, rollout_id, attempt.attempt_id, status, changes)
+        return replace(await tx.rollout(rollout_id))

@@ -1,0 +1,245 @@
+"""One collection of records in memory, found by primary key, by its first part, or by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from agentlightning.errors import NotFoundError
+from agentlightning.store.collections.base import Collection, DuplicatedPrimaryKeyError
+from agentlightning.store.collections.filtering import (
+    check_page,
+    compile_filter,
+    conditions,
+    is_any,
+    musts,
+    page,
+    sort_records,
+)
+from agentlightning.store.record import replace
+from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _required(options: FilterOptions | None) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield (field, allowed values) pairs that every match of a filter must satisfy."""
+    if not options:
+        return
+    for must in musts(options):
+        yield from _required(must)
+    own = conditions(options)
+    if len(own) == 1 or not is_any(options):
+        for field, operator, operand in own:
+            if operator == "exact":
+                yield field, (operand,)
+            elif operator == "within":
+                yield field, tuple(operand)
+
+
+class ListBasedCollection(Collection[M]):
+    """Records in memory, grouped by the first field of their primary key.
+
+    Args:
+        items: Records to begin with.
+        item_type: Their class.
+        primary_keys: Fields that identify a record.
+        id: Accepted for 0.3.0.
+        tracker: Accepted for 0.3.0.
+        indexes: Further fields by which records are found without a scan.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[M],
+        item_type: type[M],
+        primary_keys: Sequence[str],
+        id: str | None = None,  # noqa: A002 - Compat 0.3.0
+        tracker: Any = None,
+        *,
+        indexes: Sequence[str] = (),
+    ) -> None:
+        if not primary_keys:
+            raise ValueError("A collection needs at least one primary key field.")
+        self._item_type = item_type
+        self._primary_keys = tuple(primary_keys)
+        self._key: Callable[[M], Any] = attrgetter(*self._primary_keys)
+        self._prefix: Callable[[M], Any] = attrgetter(self._primary_keys[0])
+        self._groups: dict[Any, dict[Any, M]] = {}
+        self._size = 0
+        self.revision = 0
+        """Grows with every change, so that derived values can be cached."""
+        self._ordinal = 0
+        # Field to value to key to position in order of insertion.
+        self._indexes: dict[str, dict[Any, dict[Any, int]]] = {field: {} for field in indexes}
+        for item in items:
+            self._add(item)
+
+    def primary_keys(self) -> Sequence[str]:
+        return self._primary_keys
+
+    def item_type(self) -> type[M]:
+        return self._item_type
+
+    async def size(self) -> int:
+        return self._size
+
+    def _find(self, item: M) -> M | None:
+        group = self._groups.get(self._prefix(item))
+        return group.get(self._key(item)) if group is not None else None
+
+    def _add(self, item: M) -> None:
+        key = self._key(item)
+        self._groups.setdefault(self._prefix(item), {})[key] = item
+        self._size += 1
+        self.revision += 1
+        self._ordinal += 1
+        for field, index in self._indexes.items():
+            index.setdefault(getattr(item, field), {})[key] = self._ordinal
+
+    def _put(self, old: M, new: M) -> None:
+        key = self._key(new)
+        self._groups[self._prefix(new)][key] = new
+        self.revision += 1
+        for field, index in self._indexes.items():
+            before, after = getattr(old, field), getattr(new, field)
+            if before != after:
+                index.setdefault(after, {})[key] = index[before].pop(key)
+
+    def _remove(self, item: M) -> None:
+        prefix, key = self._prefix(item), self._key(item)
+        stored = self._groups[prefix].pop(key)
+        if not self._groups[prefix]:
+            del self._groups[prefix]
+        self._size -= 1
+        self.revision += 1
+        for field, index in self._indexes.items():
+            index[getattr(stored, field)].pop(key)
+
+    def _check_type(self, items: Sequence[M]) -> None:
+        for item in items:
+            if not isinstance(item, self._item_type):
+                raise TypeError(
+                    f"The collection holds {self._item_type.__name__}, not {type(item).__name__}."
+                )
+
+    def _candidates(self, options: FilterOptions | None) -> Iterable[M]:
+        """Return records among which all matches are, in order of insertion."""
+        for field, values in _required(options):
+            if field == self._primary_keys[0]:
+                groups = (self._groups.get(value) for value in dict.fromkeys(values))
+                return chain.from_iterable(group.values() for group in groups if group)
+            index = self._indexes.get(field)
+            if index is not None and len(self._primary_keys) == 1:
+                found = [pair for value in set(values) for pair in index.get(value, {}).items()]
+                found.sort(key=lambda pair: pair[1])
+                return (self._groups[key][key] for key, _ in found)
+        return chain.from_iterable(group.values() for group in self._groups.values())
+
+    def _by_key(self, options: FilterOptions | None) -> tuple[bool, M | None]:
+        """Return (True, record) when a filter is nothing but a primary key."""
+        if not options or len(options) != len(self._primary_keys):
+            return False, None
+        values: list[Any] = []
+        for field in self._primary_keys:
+            operations = options.get(field)
+            if not operations or len(operations) != 1 or operations.get("exact") is None:
+                return False, None
+            values.append(operations["exact"])
+        group = self._groups.get(values[0], {})
+        return True, group.get(values[0] if len(values) == 1 else tuple(values))
+
+    def _select(self, options: FilterOptions | None) -> list[M]:
+        test = compile_filter(options)
+        candidates = self._candidates(options)
+        return list(candidates) if test is None else [item for item in candidates if test(item)]
+
+    async def query(
+        self,
+        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        sort: SortOptions | None = None,
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[M]:
+        check_page(limit, offset)
+        return page(sort_records(self._select(filter), self._item_type, sort), limit, offset)
+
+    async def get(
+        self,
+        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        sort: SortOptions | None = None,
+    ) -> M | None:
+        if sort is not None:
+            found = sort_records(self._select(filter), self._item_type, sort)
+            return found[0] if found else None
+        is_key, record = self._by_key(filter)
+        if is_key:
+            return record
+        test = compile_filter(filter)
+        candidates = self._candidates(filter)
+        return next((item for item in candidates if test is None or test(item)), None)
+
+    async def insert(self, items: Sequence[M]) -> None:
+        self._check_type(items)
+        keys = {self._key(item) for item in items}
+        duplicate = next((item for item in items if self._find(item) is not None), None)
+        if duplicate is not None or len(keys) != len(items):
+            shown = "" if duplicate is None else f" {self._key(duplicate)!r}"
+            raise DuplicatedPrimaryKeyError(
+                f"{self._item_type.__name__}{shown} is there already, or is given twice; "
+                "update it instead."
+            )
+        for item in items:
+            self._add(item)
+
+    def _missing(self, item: M) -> NotFoundError:
+        return NotFoundError(
+            f"{self._item_type.__name__} {self._key(item)!r} is not there; insert it first."
+        )
+
+    async def update(
+        self, items: Sequence[M], update_fields: Sequence[str] | None = None
+    ) -> Sequence[M]:
+        self._check_type(items)
+        present = [self._find(item) for item in items]
+        for item, old in zip(items, present, strict=True):
+            if old is None:
+                raise self._missing(item)
+        return [self._merge(item, update_fields) for item in items]
+
+    def _merge(self, item: M, update_fields: Sequence[str] | None) -> M:
+        """Store an item and return what is stored then."""
+        old = self._find(item)
+        if old is None:
+            self._add(item)
+            return item
+        if update_fields is None:
+            new = item
+        else:
+            new = replace(old, **{field: getattr(item, field) for field in update_fields})
+        self._put(old, new)
+        return new
+
+    async def upsert(
+        self, items: Sequence[M], update_fields: Sequence[str] | None = None
+    ) -> Sequence[M]:
+        self._check_type(items)
+        return [self._merge(item, update_fields) for item in items]
+
+    async def delete(self, items: Sequence[M]) -> None:
+        for item in items:
+            if self._find(item) is None:
+                raise self._missing(item)
+        for item in items:
+            self._remove(item)
+
+    def drop_prefix(self, value: Any) -> int:
+        """Remove all records whose first key field has this value; return their number."""
+        items = list(self._groups.get(value, {}).values())
+        for item in items:
+            self._remove(item)
+        return len(items)

@@ -1,0 +1,145 @@
+"""Telling what changed: wake-ups for those who wait, and subscriptions to the journal.
+
+Events are kept by an `EventJournal`. Here nothing is queued per subscriber: a change only wakes
+readers, who then read the journal from where they were, so none can lose or reorder events.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Final
+
+from agentlightning._internal.aio import Waiter, WaitLine
+from agentlightning.store.collections.base import EventJournal
+from agentlightning.types import StoreEvent
+from agentlightning.types.event import StoreEventKind
+
+RECHECK_SECONDS: Final = 10.0
+"""How often a waiting call looks by itself, in case another process changed the data."""
+
+_QUEUED = frozenset({"queuing", "requeuing"})
+_FINISHED = frozenset({"succeeded", "failed", "cancelled"})
+_ROLLOUT_KINDS = frozenset({"rollout_created", "rollout_updated"})
+
+
+class Completion:
+    """Somebody's wait for several rollouts to end."""
+
+    def __init__(self, rollout_ids: Iterable[str]) -> None:
+        self.pending = set(rollout_ids)
+        self.waiter = Waiter()
+
+
+class Completions:
+    """Who waits for which rollout; each ended rollout costs only those who wait for it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._by_rollout: dict[str, list[Completion]] = {}
+
+    def watch(self, rollout_ids: Sequence[str]) -> Completion:
+        """Register for these rollouts; do it *before* looking at their statuses."""
+        completion = Completion(rollout_ids)
+        with self._guard:
+            for rollout_id in completion.pending:
+                self._by_rollout.setdefault(rollout_id, []).append(completion)
+        return completion
+
+    def settle(self, completion: Completion, rollout_ids: Iterable[str]) -> None:
+        """Stop waiting for some of the rollouts."""
+        with self._guard:
+            completion.pending.difference_update(rollout_ids)
+            done = not completion.pending
+        if done:
+            completion.waiter.fire()
+
+    def finished(self, rollout_id: str) -> None:
+        """Note that a rollout ended, and wake those for whom it was the last."""
+        with self._guard:
+            completions = self._by_rollout.pop(rollout_id, [])
+            for completion in completions:
+                completion.pending.discard(rollout_id)
+            done = [completion for completion in completions if not completion.pending]
+        for completion in done:
+            completion.waiter.fire()
+
+    def leave(self, completion: Completion, rollout_ids: Sequence[str]) -> None:
+        """Forget a wait."""
+        completion.waiter.abandon()
+        with self._guard:
+            for rollout_id in rollout_ids:
+                waiting = self._by_rollout.get(rollout_id)
+                if waiting is None:
+                    continue
+                waiting[:] = [other for other in waiting if other is not completion]
+                if not waiting:
+                    del self._by_rollout[rollout_id]
+
+
+class ChangeLog:
+    """The journal of one store together with those whom it wakes; safe from any thread."""
+
+    def __init__(self, journal: EventJournal) -> None:
+        self.journal = journal
+        self.work = WaitLine()
+        """Workers that wait for a queued rollout, in order of arrival."""
+        self.completions = Completions()
+        self._readers = WaitLine()
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def announce(self, events: Sequence[StoreEvent]) -> None:
+        """Wake everybody whom these events concern; they are in the journal already."""
+        if not events:
+            return
+        if self._first is None:
+            self._first = events[0].seq
+        self._last = max(self._last or 0, events[-1].seq)
+        queued = 0
+        for event in events:
+            if event.kind in _ROLLOUT_KINDS and event.rollout_id is not None:
+                queued += event.status in _QUEUED
+                if event.status in _FINISHED:
+                    self.completions.finished(event.rollout_id)
+        if queued:
+            self.work.wake(queued)
+        self._readers.wake_all()
+
+    def subscribe(
+        self,
+        *,
+        since: int | None = None,
+        kinds: Sequence[StoreEventKind] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> AsyncIterator[StoreEvent]:
+        """Follow the journal; see `LightningStore.subscribe`."""
+        position = self._last if since is None else since
+        return self._follow(position, frozenset(kinds) if kinds else None, metadata or {})
+
+    async def _follow(
+        self, position: int | None, kinds: frozenset[str] | None, metadata: dict[str, Any]
+    ) -> AsyncIterator[StoreEvent]:
+        if position is None:
+            # Nothing had been announced here at the call; what was since then is still to come.
+            first = self._first
+            position = first - 1 if first is not None else await self.journal.last_seq()
+        while True:
+            waiter = self._readers.join()
+            try:
+                events = await self.journal.read(position)
+                if not events:
+                    await waiter.wait(RECHECK_SECONDS)
+            finally:
+                self._readers.leave(waiter)
+            for event in events:
+                position = event.seq
+                if (kinds is None or event.kind in kinds) and _has_metadata(event, metadata):
+                    yield event
+
+
+def _has_metadata(event: StoreEvent, wanted: dict[str, Any]) -> bool:
+    if not wanted:
+        return True
+    held = event.data.get("metadata") or {}
+    return all(key in held and held[key] == value for key, value in wanted.items())

@@ -1,0 +1,239 @@
+"""The state machine of rollouts and attempts, as tables and pure functions.
+
+```
+rollout   queuing ─┬─▶ preparing ─▶ running ─┬─▶ succeeded
+          requeuing┘◀───────┴──────────┴─────┼─▶ failed
+                                             └─▶ cancelled
+attempt   preparing ─▶ running ─▶ succeeded | failed | timeout | unresponsive
+```
+
+Ended rollouts and attempts never move, with one exception that only a caller's explicit
+`start_attempt` takes: a succeeded or failed rollout (never a cancelled one) is opened again.
+Functions take records and return new ones; storing them is somebody else's task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentlightning.errors import InvalidTransitionError
+from agentlightning.store.record import replace
+from agentlightning.types import Attempt, AttemptStatus, Rollout, RolloutStatus
+
+__all__ = [
+    "ATTEMPT_TRANSITIONS",
+    "LATE_STATUS_KEY",
+    "REOPENABLE",
+    "ROLLOUT_TRANSITIONS",
+    "Outcome",
+    "begin_attempt",
+    "deadline",
+    "expiry",
+    "is_active",
+    "is_ended",
+    "is_fenced",
+    "is_waiting",
+    "on_attempt_status",
+    "on_rollout_status",
+    "on_spans",
+    "rollout_status_after",
+]
+
+_ENDS: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "failed", "cancelled"})
+
+ROLLOUT_TRANSITIONS: Final[Mapping[RolloutStatus, frozenset[RolloutStatus]]] = {
+    "queuing": frozenset[RolloutStatus]({"requeuing", "preparing", "running"}) | _ENDS,
+    "requeuing": frozenset[RolloutStatus]({"queuing", "preparing", "running"}) | _ENDS,
+    "preparing": frozenset[RolloutStatus]({"queuing", "requeuing", "running"}) | _ENDS,
+    "running": frozenset[RolloutStatus]({"queuing", "requeuing", "preparing"}) | _ENDS,
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+"""Where a rollout may go from each status; staying is always allowed."""
+
+REOPENABLE: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "failed"})
+"""Ended statuses out of which an explicit `start_attempt` leads."""
+
+_ATTEMPT_ENDS: Final[frozenset[AttemptStatus]] = frozenset(
+    {"succeeded", "failed", "timeout", "unresponsive"}
+)
+
+ATTEMPT_TRANSITIONS: Final[Mapping[AttemptStatus, frozenset[AttemptStatus]]] = {
+    "preparing": frozenset[AttemptStatus]({"running"}) | _ATTEMPT_ENDS,
+    "running": _ATTEMPT_ENDS,
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "timeout": frozenset(),
+    "unresponsive": frozenset(),
+}
+"""Where an attempt may go from each status; staying is always allowed."""
+
+LATE_STATUS_KEY: Final = "late_status"
+"""Attempt metadata: the status that was reported after the attempt had ended with another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an event leads to; a record that is the one given has not changed."""
+
+    rollout: Rollout
+    attempt: Attempt
+    requeue: bool = False
+    """The rollout must be in the queue, in the same transaction."""
+    late: bool = False
+    """The event came from an attempt that no longer decides about its rollout."""
+
+
+def is_active(rollout: Rollout) -> bool:
+    """Return whether an attempt is being made, so that its events count."""
+    return rollout.status in {"preparing", "running"}
+
+
+def is_waiting(rollout: Rollout) -> bool:
+    """Return whether the rollout belongs into the queue."""
+    return rollout.status in {"queuing", "requeuing"}
+
+
+def is_ended(attempt: Attempt) -> bool:
+    """Return whether an attempt is over."""
+    return attempt.status in _ATTEMPT_ENDS
+
+
+def is_fenced(rollout: Rollout, attempt: Attempt, *, latest: bool) -> bool:
+    """Return whether an attempt has lost its say: it ended, was replaced or was taken away."""
+    return not latest or is_ended(attempt) or not is_active(rollout)
+
+
+def _with_status(rollout: Rollout, status: RolloutStatus, now: float) -> Rollout:
+    if rollout.status == status:
+        return rollout
+    return replace(rollout, status=status, end_time=now if status in _ENDS else None)
+
+
+def begin_attempt(
+    rollout: Rollout,
+    *,
+    attempt_id: str,
+    sequence_id: int,
+    worker_id: str | None,
+    now: float,
+) -> Outcome:
+    """Start an attempt, whatever attempts there were.
+
+    Raises:
+        InvalidTransitionError: The rollout is cancelled.
+    """
+    allowed = ROLLOUT_TRANSITIONS[rollout.status]
+    if rollout.status not in REOPENABLE and "preparing" not in {rollout.status, *allowed}:
+        raise InvalidTransitionError(
+            f"Rollout {rollout.rollout_id} is {rollout.status} and takes no further attempt; "
+            "enqueue its input as a new rollout instead."
+        )
+    attempt = Attempt(
+        rollout_id=rollout.rollout_id,
+        attempt_id=attempt_id,
+        sequence_id=sequence_id,
+        start_time=now,
+        worker_id=worker_id,
+    )
+    return Outcome(_with_status(rollout, "preparing", now), attempt)
+
+
+def rollout_status_after(rollout: Rollout, attempt: Attempt) -> RolloutStatus:
+    """Return what the latest attempt's status means for its rollout (retry rules included)."""
+    status = attempt.status
+    if status == "preparing" or status == "running" or status == "succeeded":
+        return status
+    config = rollout.config
+    retry = status in config.retry_condition and attempt.sequence_id < config.max_attempts
+    return "requeuing" if retry else "failed"
+
+
+def on_attempt_status(
+    rollout: Rollout, attempt: Attempt, status: AttemptStatus, *, latest: bool, now: float
+) -> Outcome:
+    """Take a new status of an attempt; repeating one changes nothing.
+
+    A status for an attempt that ended with another is kept in its metadata only. A fenced attempt
+    may still end, but its rollout does not move.
+
+    Raises:
+        InvalidTransitionError: The attempt is running and cannot become `preparing` again.
+    """
+    if status == attempt.status:
+        return Outcome(rollout, attempt)
+    if is_ended(attempt):
+        metadata: dict[str, Any] = {**(attempt.metadata or {}), LATE_STATUS_KEY: status}
+        return Outcome(rollout, replace(attempt, metadata=metadata), late=True)
+    allowed = ATTEMPT_TRANSITIONS[attempt.status]
+    if status not in allowed:
+        raise InvalidTransitionError(
+            f"Attempt {attempt.attempt_id} is {attempt.status} and cannot become {status}; "
+            f"allowed: {', '.join(sorted(allowed))}."
+        )
+    late = is_fenced(rollout, attempt, latest=latest)
+    changes: dict[str, Any] = {"status": status}
+    if status in _ATTEMPT_ENDS:
+        changes["end_time"] = now
+    attempt = replace(attempt, **changes)
+    if late:
+        return Outcome(rollout, attempt, late=True)
+    moved = _with_status(rollout, rollout_status_after(rollout, attempt), now)
+    return Outcome(moved, attempt, requeue=is_waiting(moved))
+
+
+def on_spans(rollout: Rollout, attempt: Attempt, *, latest: bool, now: float) -> Outcome:
+    """Take the arrival of spans: a sign of life, and the start of work."""
+    if is_ended(attempt):
+        return Outcome(rollout, attempt, late=True)
+    if is_fenced(rollout, attempt, latest=latest):
+        return Outcome(rollout, replace(attempt, last_heartbeat_time=now), late=True)
+    attempt = replace(attempt, last_heartbeat_time=now, status="running")
+    return Outcome(_with_status(rollout, "running", now), attempt)
+
+
+def on_rollout_status(rollout: Rollout, status: RolloutStatus, *, now: float) -> Rollout:
+    """Take a caller's wish for a rollout's status; repeating one changes nothing.
+
+    Raises:
+        InvalidTransitionError: The table has no such move.
+    """
+    allowed = ROLLOUT_TRANSITIONS[rollout.status]
+    if status != rollout.status and status not in allowed:
+        names = ", ".join(sorted(allowed)) or "none, it has ended"
+        raise InvalidTransitionError(
+            f"Rollout {rollout.rollout_id} is {rollout.status} and cannot become {status}; "
+            f"allowed: {names}."
+        )
+    return _with_status(rollout, status, now)
+
+
+def deadline(rollout: Rollout, attempt: Attempt) -> float | None:
+    """Return the unix time after which a live attempt is lost, or None if it never is."""
+    config = rollout.config
+    limits: list[float] = []
+    if config.timeout_seconds is not None:
+        limits.append(attempt.start_time + config.timeout_seconds)
+    if config.unresponsive_seconds is not None:
+        alive = attempt.last_heartbeat_time or attempt.start_time
+        limits.append(alive + config.unresponsive_seconds)
+    return min(limits, default=None)
+
+
+def expiry(rollout: Rollout, attempt: Attempt, *, now: float) -> AttemptStatus | None:
+    """Return how a live attempt has run out of time, or None while it has not.
+
+    The whole duration is checked before the silence.
+    """
+    if is_ended(attempt):
+        return None
+    config = rollout.config
+    if config.timeout_seconds is not None and now - attempt.start_time > config.timeout_seconds:
+        return "timeout"
+    alive = attempt.last_heartbeat_time or attempt.start_time
+    if config.unresponsive_seconds is not None and now - alive > config.unresponsive_seconds:
+        return "unresponsive"
+    return None
