@@ -48,7 +48,7 @@ class Gateway:
     `x-rollout-id` and `x-attempt-id` headers; one that names none is passed through unrecorded.
 
     Args:
-        store: Takes the call records; one that is not thread-safe is guarded.
+        store: Takes the call records; it is used from the gateway's thread.
         models: What stands behind each name that agents may use.
         default_model: The one that serves names which are not in `models`.
         host: Address to listen on; one that others can reach needs a `secret`.
@@ -82,7 +82,7 @@ class Gateway:
         self._middlewares = tuple(middlewares)
         self._stats = GatewayStats()
         self._gate = PauseGate()
-        self._recorder = CallRecorder(_thread_safe(store), self._stats, _STORE_SECONDS)
+        self._recorder = CallRecorder(store, self._stats, _STORE_SECONDS)
         self._services = CallServices(
             models=self._models,
             gate=self._gate,
@@ -143,7 +143,7 @@ class Gateway:
 
     def set_store(self, store: LightningStore) -> None:
         """Record calls that end from now on in another store."""
-        self._recorder.store = _thread_safe(store)
+        self._recorder.store = store
 
     async def start(self) -> None:
         """Listen and serve; does nothing when it already does.
@@ -280,15 +280,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _thread_safe(store: LightningStore) -> LightningStore:
-    """Return a store that the gateway's thread may use beside others."""
-    if store.capabilities.get("thread_safe"):
-        return store
-    from agentlightning.store.threading import LightningStoreThreaded
-
-    return LightningStoreThreaded(store)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
