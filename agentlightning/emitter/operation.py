@@ -34,7 +34,9 @@ class OperationContext:
     def __init__(
         self, name: str | None, attributes: Mapping[str, Any], *, propagate: bool = True
     ) -> None:
-        self._attributes = _storable("", dict(attributes))
+        self._attributes: Attributes = {}
+        for key, value in attributes.items():
+            self._attributes.update(_storable(key, value))
         if name is not None:
             if _NAME in self._attributes:
                 raise ConfigurationError(f"Give the name as name= or as {_NAME!r}, not as both.")
@@ -57,7 +59,8 @@ class OperationContext:
 
     def set_input(self, *args: Any, **kwargs: Any) -> None:
         """Record what the operation works on."""
-        self._record(f"{_INPUT}.args", list(args))
+        for index, value in enumerate(args):
+            self._record(f"{_INPUT}.args.{index}", value)
         for key, value in kwargs.items():
             self._record(f"{_INPUT}.{key}", value)
 
@@ -176,7 +179,7 @@ def _inputs(
         bound = signature.bind(*args, **kwargs)
     except TypeError:
         # The call itself will raise; what was passed is recorded as it came.
-        return _storable(_INPUT, {"args": list(args), "kwargs": kwargs})
+        return {**_expanded("args", args), **_storable(f"{_INPUT}.kwargs", kwargs)}
     bound.apply_defaults()
     recorded: Attributes = {}
     for name, value in bound.arguments.items():
@@ -202,8 +205,7 @@ def _storable(prefix: str, value: Any) -> Attributes:
         value = value.model_dump(mode="json")
     if isinstance(value, dict | list):
         try:
-            nested = {prefix: value} if prefix else cast("dict[str, Any]", value)
-            return sanitize_attributes(flatten_attributes(nested))
+            return sanitize_attributes(flatten_attributes({prefix: value}))
         except (ConfigurationError, RecursionError):
             # Keys that are not strings, or a value that holds itself: it is kept as one text.
             return sanitize_attributes({prefix: value})
