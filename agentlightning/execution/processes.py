@@ -19,7 +19,6 @@ from agentlightning.errors import ConfigurationError
 __all__ = [
     "adopt_process",
     "choose_context",
-    "die_with_parent",
     "kill_group",
     "quiet_fork",
 ]
@@ -69,35 +68,27 @@ def quiet_fork() -> Generator[None]:
         yield
 
 
-def adopt_process(parent_pid: int) -> None:
-    """Make this fresh child a group of its own, with default signals, bound to its parent's life.
+def adopt_process(parent_pid: int, death_signal: int = signal.SIGTERM) -> None:
+    """Make this fresh child a group of its own that does not outlive its parent.
 
     The group keeps a Ctrl-C of the terminal away, which is for the main process to answer, and
     lets everything that agents start be killed together with their worker.
-    """
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent(parent_pid)
-
-
-def die_with_parent(parent_pid: int, number: int | None = None) -> None:
-    """Have this process killed when its parent ends, however it ends.
 
     Args:
         parent_pid: Expected parent; another one means that it is dead already.
-        number: The signal to send, SIGKILL if not given; only Linux can choose.
+        death_signal: What this process gets when its parent ends, however it ends; other
+            platforms than Linux kill the group instead.
     """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     if not sys.platform.startswith("linux"):
         threading.Thread(target=_follow_parent, name="agl-parent", daemon=True).start()
         return
-    number = signal.SIGKILL if number is None else number
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_pid:
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), death_signal)
 
 
 def _follow_parent() -> None:

@@ -82,7 +82,9 @@ class Side:
         return not self.is_alive()
 
     def cancel(self) -> None:
-        """Cancel the coroutine; from any thread or signal handler, before or after its end."""
+        """Cancel the coroutine, once; from any thread or signal handler, at any time."""
+        if self._cancelled:
+            return
         self._cancelled = True
         loop, task = self._loop, self._task
         if loop is None or task is None:

@@ -22,7 +22,6 @@ from agentlightning.execution.events import MultiprocessingEvent
 from agentlightning.execution.processes import (
     adopt_process,
     choose_context,
-    die_with_parent,
     kill_group,
     quiet_fork,
 )
@@ -67,24 +66,33 @@ class _Seat:
     started: float = 0.0
     restart_at: float | None = None
     lives: int = 0
-    exit_codes: list[int] = field(default_factory=list[int])
+    final_code: int | None = None
+    """How it ended after the fleet was told to stop."""
 
     @property
     def is_alive(self) -> bool:
         return self.process is not None
 
 
-def supervise(plan: FleetPlan, control: Connection) -> None:
+def supervise(plan: FleetPlan, control: Connection, other_end: Connection | None) -> None:
     """Run the fleet until told to stop; the target of the supervisor process.
 
-    Messages in: `("launch", store, close_store)`, `("stop",)`. Out: `("failed", text)` when a
-    worker died too often or ended wrongly, and `("done",)` at the end. When the control pipe
-    breaks, the main process is dead, and every worker is killed.
+    Messages in: `("launch", store, close_store)`, `("stop",)`. Out: `("finished",)` when every
+    worker has ended by itself, `("failed", text)` when one died too often or ended wrongly, and
+    `("done",)` at the end. When the control pipe breaks, the main process is dead, and every
+    worker is killed.
+
+    Args:
+        plan: What to do.
+        control: Our end of the pipe.
+        other_end: The main process's end, if a fork copied it: while we hold it, the pipe could
+            not break.
     """
-    adopt_process(plan.parent_pid)
-    die_with_parent(plan.parent_pid, signal.SIGTERM)
+    if other_end is not None:
+        other_end.close()
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    adopt_process(plan.parent_pid)
     supervisor = _Supervisor(plan, control)
     try:
         supervisor.run()
@@ -165,16 +173,21 @@ class _Supervisor:
 
     def _bury(self, seat: _Seat) -> None:
         process, report = seat.process, seat.report
-        process.join()
         # What the agents of this worker started would otherwise live on.
         kill_group(process.pid)
+        process.join()
         code = process.exitcode
         process.close()
         seat.process = seat.report = None
-        seat.exit_codes.append(code)
         error = _last_words(report)
-        if code == 0 or self._stopping:
-            return
+        if self._stopping:
+            seat.final_code = code
+        elif code != 0:
+            self._answer_crash(seat, code, error)
+        elif not any(other.is_alive or other.restart_at for other in self._seats):
+            self._control.send(("finished",))
+
+    def _answer_crash(self, seat: _Seat, code: int, error: str | None) -> None:
         delay = seat.crashes.crashed(monotonic() - seat.started)
         if delay is not None:
             logger.warning(
@@ -184,13 +197,11 @@ class _Supervisor:
             seat.restart_at = monotonic() + delay
             return
         self._stopping = True
-        self._control.send(
-            (
-                "failed",
-                f"Worker {seat.number} died {seat.crashes.crashes} times in a row; the last exit "
-                f"code is {code}. {error or 'It left no error message; see its output.'}",
-            )
+        text = (
+            f"Worker {seat.number} died {seat.crashes.crashes} times in a row; the last exit code "
+            f"is {code}. {error or 'It left no error message; see its output.'}"
         )
+        self._control.send(("failed", text))
 
     def _next_restart(self) -> float | None:
         times = [seat.restart_at for seat in self._seats if seat.restart_at is not None]
@@ -223,12 +234,11 @@ class _Supervisor:
         self._report_exits(forced)
 
     def _report_exits(self, forced: set[int]) -> None:
+        allowed = {None, *self._plan.allowed_exit_codes}
         wrong = {
-            seat.number: seat.exit_codes[-1]
+            seat.number: seat.final_code
             for seat in self._seats
-            if seat.exit_codes
-            and seat.number not in forced
-            and seat.exit_codes[-1] not in self._plan.allowed_exit_codes
+            if seat.number not in forced and seat.final_code not in allowed
         }
         if wrong:
             self._control.send(("failed", f"Workers ended with the wrong exit codes: {wrong}."))

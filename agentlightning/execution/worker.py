@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ def run_worker(task: WorkerTask, report: Connection) -> None:
     The process exits with 0 after the stop signal or an interruption, and with 1 after an error,
     which is sent through `report` first.
     """
-    adopt_process(task.parent_pid)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    adopt_process(task.parent_pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     try:
         asyncio.run(_work(task))
     except KeyboardInterrupt:

@@ -54,6 +54,14 @@ class Workplace:
     reward_fn: RewardFn | None = None
 
 
+def _margin(timeout_seconds: float) -> float:
+    """Return how much before the store's own time limit the agent is stopped.
+
+    The attempt can then be settled with its manifest before the store's watchdog ends it.
+    """
+    return min(1.0, 0.1 * timeout_seconds)
+
+
 class AttemptRun:
     """Executes one attempt. Call `run` once; `stop` may come at any time, from the same loop."""
 
@@ -79,7 +87,7 @@ class AttemptRun:
         self._output: Any = None
         self._stopped: asyncio.Future[StopCause] = asyncio.get_running_loop().create_future()
         seconds = rollout.config.timeout_seconds
-        self._deadline = None if seconds is None else monotonic() + seconds
+        self._deadline = None if seconds is None else monotonic() + seconds - _margin(seconds)
         self._hooks = HookCalls(
             workplace.hooks, agent=workplace.agent, runner=workplace.runner, rollout=rollout
         )
