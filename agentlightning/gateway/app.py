@@ -59,9 +59,16 @@ class GatewayApp:
         try:
             await self._serve(scope, body, reply)
         except asyncio.CancelledError:
-            if not reply.is_unwanted:
-                raise
+            # Whoever cancelled waits for this task to end, which it does now.
             serving.uncancel()
+            if not reply.is_unwanted and not reply.has_started:
+                stopping = RequestError(
+                    "The gateway is stopping. Make the call again when it is back.",
+                    status=503,
+                    error_code="stopping",
+                    error_type="server_error",
+                )
+                await reply.refuse(stopping)
         finally:
             leaving.cancel()
 

@@ -120,7 +120,8 @@ class CapturedCall:
         try:
             await self._pass_on()
         except asyncio.CancelledError:
-            await self._settle_quietly("cancelled", "The client went away before the answer's end.")
+            who = "client went away" if self._reply.is_unwanted else "gateway stopped"
+            await self._settle_quietly("cancelled", f"The {who} before the answer's end.")
             raise
         except (NotFoundError, StoreUnavailableError) as error:
             self._release("error")

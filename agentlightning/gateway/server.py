@@ -77,7 +77,7 @@ class Gateway:
                 "Give it a secret, or listen on 127.0.0.1."
             )
         self._models = ModelTable(models, default_model)
-        self._address = (host, port)
+        self._host = host
         self._secret = secret
         self._middlewares = tuple(middlewares)
         self._stats = GatewayStats()
@@ -105,7 +105,7 @@ class Gateway:
         """
         if not self._port:
             raise GatewayError("The gateway has no address yet. Call start() first.")
-        host = self._address[0]
+        host = self._host
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         return f"http://{reachable}:{self._port}"
 
@@ -146,7 +146,8 @@ class Gateway:
         self._recorder.store = store
 
     async def start(self) -> None:
-        """Listen and serve; does nothing when it already does.
+        """Listen and serve; does nothing when it already does. After a `stop`, the address is
+        the same again.
 
         Raises:
             OSError: The address is taken.
@@ -157,7 +158,7 @@ class Gateway:
         """Do what `start` does, from a thread without an event loop."""
         if self.is_running:
             return
-        listener = _listen(*self._address)
+        listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         ready: Future[None] = Future()
         self._thread = threading.Thread(
@@ -229,6 +230,7 @@ class Gateway:
             access_log=False,
             lifespan="off",
             ws="none",
+            proxy_headers=False,
             server_header=False,
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ class Running:
 
     def client(self, **options: Any) -> AsyncOpenAI:
         """Return a client that calls for the attempt; use it as a context manager."""
-        defaults = {"base_url": self.base_url, "api_key": "key", "max_retries": 0}
+        defaults: dict[str, Any] = {"base_url": self.base_url, "api_key": "key", "max_retries": 0}
         return AsyncOpenAI(**{**defaults, **options})
 
     async def records(self, rollout_id: str | None = None) -> list[CallRecord]:
@@ -69,7 +69,7 @@ async def running(
     overrides: dict[str, Any] | None = None,
     timeout: float = 5.0,
     **options: Any,
-) -> AsyncIterator[Running]:
+) -> AsyncGenerator[Running]:
     """Run a gateway whose model `m` is the server's `real-m`."""
     store = store or InMemoryLightningStore()
     upstream = HttpUpstream(server.endpoint, capabilities=capabilities, timeout=timeout)
