@@ -1,0 +1,128 @@
+"""One completion as text: content, tool calls and tokens, in pieces or as a whole.
+
+The same filters run for streamed and whole answers, so their contents agree byte for byte.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentlightning.engine.request import FinishReason, TokenEvent
+from agentlightning.engine.text import Detokenizer, StopFilter
+from agentlightning.engine.tools import ParsedText, ToolFilter, ToolFormat
+
+__all__ = ["ChoiceWriter", "Piece"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a choice, with the tokens it was made of or that came with it."""
+
+    index: int
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    versions: tuple[int, ...] = ()
+    calls: tuple[dict[str, Any], ...] = ()
+    """Tool calls in OpenAI's shape; only in the last piece."""
+    finish_reason: str | None = None
+
+
+class ChoiceWriter:
+    """Turns the tokens of one completion into text; used by one thread at a time."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        stop: Sequence[str],
+        end_ids: frozenset[int],
+        tool_format: ToolFormat | None,
+    ) -> None:
+        """Start an empty choice.
+
+        Args:
+            tokenizer: A Hugging Face tokenizer.
+            stop: Strings that end the content and are no part of it.
+            end_ids: Ids that are no part of the text.
+            tool_format: How tool calls are written; None leaves them in the content.
+        """
+        keep_special = tool_format is not None and tool_format.keep_special
+        self._detokenizer = Detokenizer(tokenizer, keep_special=keep_special)
+        self._stop = StopFilter(stop)
+        self._tools = ToolFilter(tool_format) if tool_format else None
+        self._end_ids = end_ids
+        self._content: list[str] = []
+        self._unsent: list[TokenEvent] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether a stop string was found."""
+        return self._stop.hit
+
+    @property
+    def content(self) -> str:
+        """Return the content so far."""
+        return "".join(self._content)
+
+    def push(self, ids: Sequence[int]) -> str:
+        """Add tokens and return the content that is certain now."""
+        shown = [token for token in ids if token not in self._end_ids]
+        text = self._stop.push(self._detokenizer.push(shown))
+        return self._show(self._tools.push(text) if self._tools else text)
+
+    def add(self, index: int, event: TokenEvent) -> Piece | None:
+        """Add a token; returns a piece once there is content to send with it."""
+        text = self.push([event.token_id])
+        self._unsent.append(event)
+        return self._piece(index, text) if text else None
+
+    def last(self, index: int, reason: FinishReason) -> Piece:
+        """Return the piece that ends the choice, with all that was held back."""
+        text = self._stop.push(self._detokenizer.end()) + self._stop.end()
+        parsed = self._end_tools(text)
+        calls = tuple(_openai_call(call.name, call.arguments) for call in parsed.calls)
+        finish = "tool_calls" if calls and reason == "stop" else reason
+        return self._piece(index, self._show(parsed.content), calls, finish)
+
+    def _end_tools(self, text: str) -> ParsedText:
+        if self._tools is None:
+            return ParsedText(text)
+        shown = self._tools.push(text)
+        rest = self._tools.end()
+        return ParsedText(shown + rest.content, rest.calls)
+
+    def _show(self, text: str) -> str:
+        self._content.append(text)
+        return text
+
+    def _piece(
+        self,
+        index: int,
+        text: str,
+        calls: tuple[dict[str, Any], ...] = (),
+        finish: str | None = None,
+    ) -> Piece:
+        events, self._unsent = self._unsent, []
+        return Piece(
+            index=index,
+            text=text,
+            token_ids=tuple(event.token_id for event in events),
+            logprobs=tuple(event.logprob for event in events),
+            top=tuple(event.top for event in events),
+            versions=tuple(event.version for event in events),
+            calls=calls,
+            finish_reason=finish,
+        )
+
+
+def _openai_call(name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "id": f"call_{uuid.uuid4().hex[:24]}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
