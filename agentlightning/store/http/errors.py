@@ -61,6 +61,8 @@ CLASS_BY_CODE: Final[dict[str, type[Exception]]] = {
     "unsupported_media_type": InvalidRequestError,
     "forbidden_origin": UnauthorizedError,
     "internal_error": StoreError,
+    "no_route": StoreError,
+    "method_not_allowed": StoreError,
 }
 
 RETRYABLE_STATUSES: Final = frozenset({408, 429, 502, 503, 504})

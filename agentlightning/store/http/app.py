@@ -1,0 +1,188 @@
+"""The store's HTTP application: every route, the guard, CORS and the API description.
+
+It serves; who starts it, and in which thread or process, is `server`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
+
+from agentlightning._internal.version import __version__
+from agentlightning.store.base import LightningStore
+from agentlightning.store.http import (
+    routes_events,
+    routes_otlp,
+    routes_resources,
+    routes_rollouts,
+    routes_spans,
+)
+from agentlightning.store.http.guard import Guard
+from agentlightning.store.http.metering import Metering
+from agentlightning.store.http.openapi import describe_api
+from agentlightning.store.http.operation import API_PREFIX, Endpoint, Operation
+from agentlightning.store.http.site import DEFAULT_BODY_LIMIT, Site
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from agentlightning.utils.metrics import MetricsBackend
+
+__all__ = ["OPERATIONS", "StoreApp", "StoreAppFactory"]
+
+TITLE: Final = "Agent Lightning store"
+TRACES_PATH: Final = "/v1/traces"
+
+# Perf: routes are tried in order, so those that are called most come first.
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *routes_spans.OPERATIONS,
+    *routes_rollouts.OPERATIONS,
+    *routes_events.OPERATIONS,
+    *routes_resources.OPERATIONS,
+)
+
+_PAGE: Final = f"""<!doctype html>
+<title>{TITLE}</title>
+<h1>{TITLE}</h1>
+<p>This is the API of a store. Its routes are under <code>{API_PREFIX}</code> and are described in
+<a href="/openapi.json">/openapi.json</a>; it takes OpenTelemetry traces at
+<code>{TRACES_PATH}</code>.
+"""
+
+
+class StoreApp:
+    """An ASGI application around one store; `app` is the FastAPI object, open to more routes.
+
+    Args:
+        store: The store, safe to call from the server's loop.
+        token: Bearer token that callers must send; None for no authentication.
+        cors_allow_origins: Origins whose pages may call; `*` allows all.
+        body_limit: Largest accepted body in bytes.
+        tracker: Where requests are counted; one that Prometheus can scrape adds a route for it.
+    """
+
+    def __init__(
+        self,
+        store: LightningStore,
+        *,
+        token: str | None = None,
+        cors_allow_origins: str | Sequence[str] | None = None,
+        body_limit: int = DEFAULT_BODY_LIMIT,
+        tracker: MetricsBackend | None = None,
+    ) -> None:
+        origins = (
+            [cors_allow_origins]
+            if isinstance(cors_allow_origins, str)
+            else [*(cors_allow_origins or ())]
+        )
+        self.site = Site(store, body_limit=body_limit)
+        self.app = _make_fastapi(self.site)
+        self.app.add_middleware(Guard, token=token, allowed_origins=origins)
+        if tracker is not None:
+            self.app.add_middleware(Metering, tracker=tracker)
+            if tracker.has_prometheus():
+                _add_prometheus(self.app)
+        if origins:
+            self.app.add_middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_credentials=True,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["*"],
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event, as ASGI says."""
+        await self.app(scope, receive, send)
+
+    def before_shutdown(self) -> None:
+        """End long polls and event streams, so that the server can stop."""
+        self.site.begin_closing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAppFactory:
+    """Makes the application in another process; the store must be picklable."""
+
+    store: LightningStore
+    token: str | None
+    cors_allow_origins: str | Sequence[str] | None
+    is_app_factory: Literal[True] = True
+
+    def __call__(self) -> StoreApp:
+        """Return a new application."""
+        return StoreApp(self.store, token=self.token, cors_allow_origins=self.cors_allow_origins)
+
+
+def _make_fastapi(site: Site) -> FastAPI:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        site.open()
+        yield
+        await site.drain()
+
+    app = FastAPI(
+        title=TITLE,
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # FastAPI's documentation pages load scripts from the internet.
+        docs_url=None,
+        redoc_url=None,
+    )
+    for operation in OPERATIONS:
+        app.router.routes.append(
+            Route(
+                API_PREFIX + operation.path, Endpoint(site, operation), methods=[operation.method]
+            )
+        )
+    for path, handler in (
+        (TRACES_PATH, routes_otlp.take_traces),
+        *((path, routes_otlp.refuse_signal) for path in routes_otlp.UNSUPPORTED_SIGNALS),
+    ):
+        operation = Operation(
+            method="POST", path=path, handler=handler, summary="Take OTLP", returns=bytes
+        )
+        app.router.routes.append(Route(path, Endpoint(site, operation), methods=["POST"]))
+    app.router.routes.append(Route("/", _front_page))
+    app.add_exception_handler(HTTPException, _refuse)
+    described: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not described:
+            described.update(describe_api(OPERATIONS, title=TITLE, version=app.version))
+        return described
+
+    app.openapi = openapi
+    return app
+
+
+def _add_prometheus(app: FastAPI) -> None:
+    from prometheus_client import make_asgi_app
+
+    from agentlightning.utils.metrics import get_prometheus_registry
+
+    app.mount("/v1/prometheus", make_asgi_app(registry=get_prometheus_registry()))
+
+
+async def _front_page(_: Request) -> HTMLResponse:
+    return HTMLResponse(_PAGE)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer what no route takes in the shape of every other error."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "no_route", 405: "method_not_allowed"}.get(status, "http_error")
+    headers = error.headers if isinstance(error, HTTPException) else None
+    detail = f"There is no {request.method} {request.url.path} here."
+    return JSONResponse({"detail": detail, "code": code}, status, headers=headers)

@@ -1,0 +1,262 @@
+"""The client's calls about data: spans, resources, workers and events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from agentlightning.errors import StoreUnavailableError
+from agentlightning.semconv import LightningSpanAttributes
+from agentlightning.store.base import (
+    UNSET,
+    FilterLogic,
+    LightningStore,
+    LightningStoreStatistics,
+    SortOrder,
+    Unset,
+)
+from agentlightning.store.http.client_page import fetch_page, read_page
+from agentlightning.store.http.operation import API_PREFIX
+from agentlightning.store.http.transport import Transport
+from agentlightning.store.http.wire import encode, encode_spans, span_from_wire
+from agentlightning.types import (
+    NamedResources,
+    ResourcesUpdate,
+    Span,
+    StoreEvent,
+    Worker,
+    WorkerStatus,
+)
+from agentlightning.types.event import StoreEventKind
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["DataCalls"]
+
+MAX_BULK_BYTES: Final = 32 * 1024 * 1024
+"""Larger batches of spans are sent in several requests, each stored as a whole or not at all."""
+
+
+class DataCalls(LightningStore):
+    """Part of the client; `_transport` is set by it."""
+
+    _transport: Transport
+
+    async def statistics(self) -> LightningStoreStatistics:
+        return (await self._transport.request("GET", API_PREFIX + "/statistics")).json()
+
+    async def add_span(self, span: Span) -> Span | None:
+        stored = await self.add_many_spans([span])
+        return stored[0] if stored else None
+
+    async def add_many_spans(self, spans: Sequence[Span]) -> Sequence[Span]:
+        if not spans:
+            return []
+        body = encode_spans(spans)
+        if len(body) > MAX_BULK_BYTES and len(spans) > 1:
+            middle = len(spans) // 2
+            first = await self.add_many_spans(spans[:middle])
+            return [*first, *await self.add_many_spans(spans[middle:])]
+        answer = await self._transport.request("POST", API_PREFIX + "/spans/bulk", body, keyed=True)
+        return [_as_stored(spans[item["index"]], item) for item in answer.json()["stored"]]
+
+    async def add_otel_span(
+        self,
+        rollout_id: str,
+        attempt_id: str,
+        readable_span: ReadableSpan,
+        sequence_id: int | None = None,
+    ) -> Span | None:
+        span = Span.from_opentelemetry(readable_span, rollout_id, attempt_id, sequence_id or 0)
+        return await self.add_span(span)
+
+    async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
+        body = encode({"rollout_id": rollout_id, "attempt_id": attempt_id})
+        answer = await self._transport.request("POST", API_PREFIX + "/spans/next", body, keyed=True)
+        return answer.json()["sequence_id"]
+
+    async def get_many_span_sequence_ids(
+        self, rollout_attempt_ids: Sequence[tuple[str, str]]
+    ) -> Sequence[int]:
+        if not rollout_attempt_ids:
+            return []
+        answer = await self._transport.request(
+            "POST",
+            API_PREFIX + "/spans/next/bulk",
+            encode({"pairs": rollout_attempt_ids}),
+            keyed=True,
+        )
+        return answer.json()["sequence_ids"]
+
+    async def query_spans(
+        self,
+        rollout_id: str,
+        attempt_id: str | Literal["latest"] | None = None,
+        *,
+        trace_id: str | None = None,
+        trace_id_contains: str | None = None,
+        span_id: str | None = None,
+        span_id_contains: str | None = None,
+        parent_id: str | None = None,
+        parent_id_contains: str | None = None,
+        name: str | None = None,
+        name_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        limit: int = -1,
+        offset: int = 0,
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+    ) -> Sequence[Span]:
+        query = {
+            "rollout_id": rollout_id,
+            "attempt_id": attempt_id,
+            "trace_id": trace_id,
+            "trace_id_contains": trace_id_contains,
+            "span_id": span_id,
+            "span_id_contains": span_id_contains,
+            "parent_id": parent_id,
+            "parent_id_contains": parent_id_contains,
+            "name": name,
+            "name_contains": name_contains,
+            "filter_logic": filter_logic,
+            "sort_by": sort_by,
+            "sort_order": sort_order,
+        }
+        return await fetch_page(
+            self._transport, "/spans/search", query, limit, offset, span_from_wire
+        )
+
+    async def query_resources(
+        self,
+        *,
+        resources_id: str | None = None,
+        resources_id_contains: str | None = None,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> Sequence[ResourcesUpdate]:
+        query = {
+            "resources_id": resources_id,
+            "resources_id_contains": resources_id_contains,
+            "sort_by": sort_by,
+            "sort_order": sort_order,
+            "limit": limit or 1,
+            "offset": offset,
+        }
+        text = urlencode({name: value for name, value in query.items() if value is not None})
+        answer = await self._transport.request("GET", f"{API_PREFIX}/resources?{text}")
+        return read_page(answer.json(), limit, ResourcesUpdate.model_validate)
+
+    async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
+        return await self._get_resources(quote(resources_id, safe=""))
+
+    async def get_latest_resources(self) -> ResourcesUpdate | None:
+        return await self._get_resources("latest")
+
+    async def _get_resources(self, name: str) -> ResourcesUpdate | None:
+        answer = await self._transport.request("GET", f"{API_PREFIX}/resources/{name}")
+        raw = answer.json()
+        return None if raw is None else ResourcesUpdate.model_validate(raw)
+
+    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
+        return await self._publish("/resources", resources)
+
+    async def update_resources(
+        self, resources_id: str, resources: NamedResources
+    ) -> ResourcesUpdate:
+        return await self._publish(f"/resources/{quote(resources_id, safe='')}", resources)
+
+    async def _publish(self, path: str, resources: NamedResources) -> ResourcesUpdate:
+        answer = await self._transport.request(
+            "POST", API_PREFIX + path, encode(resources), keyed=True
+        )
+        return ResourcesUpdate.model_validate(answer.json())
+
+    async def query_workers(
+        self,
+        *,
+        status_in: Sequence[WorkerStatus] | None = None,
+        worker_id_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> Sequence[Worker]:
+        query = {
+            "status_in": status_in,
+            "worker_id_contains": worker_id_contains,
+            "filter_logic": filter_logic,
+            "sort_by": sort_by,
+            "sort_order": sort_order,
+        }
+        return await fetch_page(
+            self._transport, "/workers/search", query, limit, offset, Worker.model_validate
+        )
+
+    async def get_worker_by_id(self, worker_id: str) -> Worker | None:
+        path = f"{API_PREFIX}/workers/{quote(worker_id, safe='')}"
+        raw = (await self._transport.request("GET", path)).json()
+        return None if raw is None else Worker.model_validate(raw)
+
+    async def update_worker(
+        self, worker_id: str, heartbeat_stats: dict[str, Any] | Unset = UNSET
+    ) -> Worker:
+        path = f"{API_PREFIX}/workers/{quote(worker_id, safe='')}"
+        body = {} if isinstance(heartbeat_stats, Unset) else {"heartbeat_stats": heartbeat_stats}
+        answer = await self._transport.request("POST", path, encode(body))
+        return Worker.model_validate(answer.json())
+
+    async def subscribe(
+        self,
+        *,
+        since: int | None = None,
+        kinds: Sequence[StoreEventKind] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> AsyncGenerator[StoreEvent, None]:
+        """Yield changes as they happen; see the base class.
+
+        A lost connection is opened again behind the last event, so nothing is missed as long as
+        the server keeps its history. The subscription begins with the first `anext`.
+
+        Raises:
+            StoreUnavailableError: The server stayed away for longer than the retry delays.
+        """
+        query: dict[str, Any] = {"kinds": list(kinds or ())}
+        if metadata is not None:
+            query["metadata"] = encode(metadata).decode()
+        path = f"{API_PREFIX}/events?{urlencode(query, doseq=True)}"
+        failures = 0
+        while True:
+            headers = {} if since is None else {"last-event-id": str(since)}
+            try:
+                async with self._transport.stream(path, headers) as lines:
+                    async for line in lines:
+                        failures = 0
+                        if line.startswith(b"data:"):
+                            event = StoreEvent.model_validate(orjson.loads(line[5:]))
+                            since = event.seq
+                            yield event
+            except StoreUnavailableError:
+                if failures >= len(self._transport.config.retry_delays):
+                    raise
+            # A server that ends the stream is closing, and may be on its way back.
+            delays = self._transport.config.retry_delays
+            await asyncio.sleep(delays[failures] if failures < len(delays) else 0.1)
+            failures += 1
+
+
+def _as_stored(span: Span, given: dict[str, Any]) -> Span:
+    """Return the span as the store keeps it."""
+    changes: dict[str, Any] = {}
+    if given["sequence_id"] != span.sequence_id:
+        changes["sequence_id"] = given["sequence_id"]
+    if given["late"]:
+        changes["attributes"] = {**span.attributes, LightningSpanAttributes.LATE.value: True}
+    return span.model_copy(update=changes) if changes else span
