@@ -16,6 +16,7 @@ from agentlightning.errors import ConfigurationError
 from agentlightning.learning.logprobs import TokenScores, score_tokens
 from agentlightning.learning.packing import PackedBatch, pack_rows
 from agentlightning.learning.rows import TrainRow
+from agentlightning.learning.tree_attention import tree_blocks, using_tree_attention
 
 __all__ = ["Layout", "check_head", "choose_layout", "score_pack"]
 
@@ -66,12 +67,14 @@ def _on_device(model: nn.Module, values: NDArray[Any]) -> Tensor:
 
 
 def _tree_hidden(model: nn.Module, pack: PackedBatch) -> Tensor:
-    output = _decoder(model)(
-        input_ids=_on_device(model, pack.ids)[None],
-        position_ids=_on_device(model, pack.position)[None],
-        attention_mask=_on_device(model, pack.visible())[None, None],
-        use_cache=False,
-    )
+    decoder = _decoder(model)
+    blocks = tree_blocks(pack, next(model.parameters()).device)
+    with using_tree_attention(decoder.config, blocks):
+        output = decoder(
+            input_ids=_on_device(model, pack.ids)[None],
+            position_ids=_on_device(model, pack.position)[None],
+            use_cache=False,
+        )
     return output.last_hidden_state[0]
 
 
@@ -101,7 +104,8 @@ def choose_layout(model: nn.Module) -> Layout:
     config = cast("Any", model).config
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None) if kinds is None else None
-    if window is not None or any(kind != "full_attention" for kind in kinds or ()):
+    capped = getattr(config, "attn_logit_softcapping", None)
+    if window or capped or any(kind != "full_attention" for kind in kinds or ()):
         return "rows"
     rows = _probe_rows(model)
     (pack,) = pack_rows(rows, max_slots=1 << 16)
