@@ -23,13 +23,18 @@ logger = logging.getLogger(__name__)
 
 _EVICTION_RATIO: Final = 0.7
 _SAFE_RATIO: Final = 0.8
+_SPAN_BYTES: Final = 3700
+"""What a span takes besides its attributes and events, measured with `estimate_model_size`."""
 _NUMBER_BYTES: Final = 32
-_POINTER_BYTES: Final = 8
 
 
 def _estimate(value: Any) -> int:
-    if isinstance(value, str | bytes | int | float) or value is None:
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool or value is None:
         return sys.getsizeof(value)
+    if kind is list and value and type(value[0]) in {int, float}:
+        # Perf: a list of token ids is counted, not walked.
+        return sys.getsizeof(value) + len(value) * _NUMBER_BYTES
     if isinstance(value, BaseModel):
         extra = value.__pydantic_extra__ or {}
         return sys.getsizeof(value) + _estimate(value.__dict__) + (_estimate(extra) if extra else 0)
@@ -38,9 +43,6 @@ def _estimate(value: Any) -> int:
         return sys.getsizeof(parts) + sum(_estimate(k) + _estimate(v) for k, v in parts.items())
     if isinstance(value, list | tuple | set | frozenset):
         items = cast("Sequence[Any]", value)
-        if isinstance(value, list | tuple) and items and isinstance(items[0], int | float):
-            # Perf: a list of token ids is counted, not walked.
-            return sys.getsizeof(items) + len(items) * _NUMBER_BYTES
         return sys.getsizeof(items) + sum(_estimate(item) for item in items)
     return sys.getsizeof(value)
 
@@ -51,6 +53,17 @@ def estimate_model_size(model: BaseModel) -> int:
     Lists whose first item is a number are taken to hold numbers only.
     """
     return _estimate(model)
+
+
+def _span_size(span: Span) -> int:
+    """Return about how many bytes a span takes.
+
+    Perf: 2 µs, where `estimate_model_size` takes 30; what hardly differs is not walked.
+    """
+    size = _SPAN_BYTES + _estimate(span.attributes)
+    if span.events or span.links or span.__pydantic_extra__:
+        size += _estimate(span.events) + _estimate(span.links) + _estimate(span.model_extra)
+    return size
 
 
 def _threshold(name: str, value: float | None, default: float, capacity: int, least: float) -> int:
@@ -80,7 +93,7 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
         eviction_memory_threshold: When to give up spans: a float is a ratio of the system's
             memory, an int a number of bytes. 70 % by default.
         safe_memory_threshold: Down to where; likewise. 80 % of the eviction threshold by default.
-        span_size_estimator: Returns the bytes that a span takes; `estimate_model_size` by default.
+        span_size_estimator: Returns the bytes that a span takes; a quick estimate by default.
         tracker: See `CollectionBasedLightningStore`.
         scan_debounce_seconds: See `CollectionBasedLightningStore`.
 
@@ -121,7 +134,7 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
                 f"safe_memory_threshold ({self._safe_bytes} bytes) must be below "
                 f"eviction_memory_threshold ({self._eviction_bytes} bytes)."
             )
-        self._span_size = span_size_estimator or estimate_model_size
+        self._span_size = span_size_estimator or _span_size
         self._span_bytes: dict[str, int] = {}
         self._total_span_bytes = 0
         self._evicted: set[str] = set()

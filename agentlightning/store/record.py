@@ -6,7 +6,6 @@ nested values (`input`, `metadata`, span attributes) are shared and must be trea
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -19,9 +18,9 @@ M = TypeVar("M", bound=BaseModel)
 def replace(record: M, **changes: Any) -> M:
     """Return a shallow copy with some fields changed; values are not validated.
 
-    Perf: four times faster than `model_copy(update=...)`.
+    Perf: about 1 µs, a quarter of `model_copy(update=...)`.
     """
-    twin = copy(record)
+    twin = record.__copy__()
     vars(twin).update(changes)
     twin.__pydantic_fields_set__.update(changes)
     return twin
@@ -30,7 +29,7 @@ def replace(record: M, **changes: Any) -> M:
 def attempted(rollout: Rollout, attempt: Attempt) -> AttemptedRollout:
     """Return the rollout together with one of its attempts; both are copied."""
     return AttemptedRollout.model_construct(
-        attempt=copy(attempt),
+        attempt=attempt.__copy__(),
         rollout_id=rollout.rollout_id,
         input=rollout.input,
         start_time=rollout.start_time,
@@ -45,4 +44,4 @@ def attempted(rollout: Rollout, attempt: Attempt) -> AttemptedRollout:
 
 def view(rollout: Rollout, attempt: Attempt | None) -> Rollout | AttemptedRollout:
     """Return what readers get: the rollout, with its latest attempt if it has one."""
-    return copy(rollout) if attempt is None else attempted(rollout, attempt)
+    return rollout.__copy__() if attempt is None else attempted(rollout, attempt)

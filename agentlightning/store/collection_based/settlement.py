@@ -140,15 +140,13 @@ class SettlementMethods(SpanMethods):
         changes: dict[str, Any],
     ) -> Attempt:
         rollout = await tx.rollout(rollout_id)
-        before = await tx.attempt(rollout_id, attempt_id)
-        latest = await tx.latest_attempt(rollout_id)
+        before, latest = await tx.attempt_and_latest(rollout_id, attempt_id)
         changed = Attempt.model_validate({**before.__dict__, **changes}) if changes else before
         outcome = Outcome(rollout, changed)
         if not isinstance(status, Unset):
             if status not in _ATTEMPT_STATUSES:
                 raise InvalidRequestError(f"{status!r} is no status of an attempt.")
-            is_latest = latest is not None and latest.attempt_id == before.attempt_id
-            outcome = on_attempt_status(rollout, changed, status, latest=is_latest, now=tx.now)
+            outcome = on_attempt_status(rollout, changed, status, latest=latest, now=tx.now)
         await tx.apply(rollout, before, outcome)
         attempt = outcome.attempt
         if attempt is not before and attempt.status == before.status:

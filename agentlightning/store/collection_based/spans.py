@@ -89,10 +89,8 @@ class SpanMethods(StoreFrame):
         owners: dict[_Owner, tuple[Rollout, Attempt, bool]] = {}
         for rollout_id, attempt_id in dict.fromkeys((s.rollout_id, s.attempt_id) for s in spans):
             rollout = await tx.rollout(rollout_id)
-            attempt = await tx.attempt(rollout_id, attempt_id)
-            latest = await tx.latest_attempt(rollout_id)
-            is_latest = latest is not None and latest.attempt_id == attempt_id
-            owners[rollout_id, attempt_id] = (rollout, attempt, is_latest)
+            attempt, latest = await tx.attempt_and_latest(rollout_id, attempt_id)
+            owners[rollout_id, attempt_id] = (rollout, attempt, latest)
         return owners
 
     async def _number(

@@ -75,6 +75,17 @@ class Transaction:
             )
         return found
 
+    async def attempt_and_latest(self, rollout_id: str, attempt_id: str) -> tuple[Attempt, bool]:
+        """Return an attempt, by its id or as `latest`, and whether it is the latest.
+
+        Raises:
+            NotFoundError: It is unknown.
+        """
+        latest = await self.latest_attempt(rollout_id)
+        if latest is not None and attempt_id in {"latest", latest.attempt_id}:
+            return latest, True
+        return await self.attempt(rollout_id, attempt_id), False
+
     async def latest_attempts(self, rollout_ids: Sequence[str]) -> dict[str, Attempt]:
         """Return the latest attempt of each rollout that has one."""
         latest: dict[str, Attempt] = {}

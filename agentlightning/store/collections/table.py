@@ -154,6 +154,9 @@ class ListBasedCollection(Collection[M]):
         return True, group.get(values[0] if len(values) == 1 else tuple(values))
 
     def _select(self, options: FilterOptions | None) -> list[M]:
+        prefix = options.get(self._primary_keys[0]) if options and len(options) == 1 else None
+        if prefix and len(prefix) == 1 and prefix.get("exact") is not None:
+            return list(self._groups.get(prefix["exact"], {}).values())
         test = compile_filter(options)
         candidates = self._candidates(options)
         return list(candidates) if test is None else [item for item in candidates if test(item)]
@@ -174,7 +177,9 @@ class ListBasedCollection(Collection[M]):
         sort: SortOptions | None = None,
     ) -> M | None:
         if sort is not None:
-            found = sort_records(self._select(filter), self._item_type, sort)
+            found = self._select(filter)
+            if len(found) > 1:
+                found = sort_records(found, self._item_type, sort)
             return found[0] if found else None
         is_key, record = self._by_key(filter)
         if is_key:
