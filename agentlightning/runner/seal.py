@@ -20,21 +20,18 @@ _MARGIN_SECONDS = 5.0
 """How much longer than the gateway's own wait the answer may take."""
 
 
-def seal_urls(resources: NamedResources, attempt: Attempt) -> list[str]:
-    """Return where to seal the attempt: one URL per gateway behind the published models.
+def seal_urls(resources: NamedResources, attempt: Attempt) -> dict[str, str | None]:
+    """Return where to seal the attempt: one URL per gateway, with the key it asks for.
 
     Example:
         >>> from agentlightning.types import ProxyLLM
         >>> attempt = Attempt(rollout_id="r", attempt_id="a", sequence_id=1, start_time=0.0)
         >>> seal_urls({"llm": ProxyLLM(endpoint="http://h/v1", model="m")}, attempt)
-        ['http://h/rollout/r/attempt/a/seal']
+        {'http://h/rollout/r/attempt/a/seal': None}
     """
-    urls = [
-        llm.get_base_url(attempt.rollout_id, attempt.attempt_id).removesuffix("/v1") + "/seal"
-        for llm in resources.values()
-        if isinstance(llm, ProxyLLM)
-    ]
-    return list(dict.fromkeys(urls))
+    models = [llm for llm in resources.values() if isinstance(llm, ProxyLLM)]
+    ids = (attempt.rollout_id, attempt.attempt_id)
+    return {llm.get_base_url(*ids).removesuffix("/v1") + "/seal": llm.api_key for llm in models}
 
 
 class Sealer:
@@ -69,26 +66,29 @@ class Sealer:
             None when no model is behind a gateway of ours.
         """
         totals: Counter[str] = Counter()
-        answers = [await self._ask(url, timeout) for url in seal_urls(resources, attempt)]
+        urls = seal_urls(resources, attempt)
+        answers = [await self._ask(url, key, timeout) for url, key in urls.items()]
         known = [answer for answer in answers if answer is not None]
         for answer in known:
             totals.update(answer)
         return dict(totals) if known else None
 
-    async def _ask(self, url: str, timeout: float) -> dict[str, int] | None:
+    async def _ask(self, url: str, key: str | None, timeout: float) -> dict[str, int] | None:
         import aiohttp
 
         if self._session is None:
             self._session = aiohttp.ClientSession()
         limit = aiohttp.ClientTimeout(total=timeout + _MARGIN_SECONDS)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        body = {"timeout": timeout}
         try:
-            async with self._session.post(url, json={"timeout": timeout}, timeout=limit) as answer:
+            async with self._session.post(url, json=body, headers=headers, timeout=limit) as answer:
                 if answer.status != 200:
                     logger.debug("no seal at this endpoint", extra={"url": url})
                     return None
-                body: Any = await answer.json()
+                result: Any = await answer.json()
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             logger.warning("endpoint could not be sealed", extra={"url": url}, exc_info=error)
             return None
-        calls = body.get("calls") if isinstance(body, dict) else None
+        calls = result.get("calls") if isinstance(result, dict) else None
         return cast("dict[str, int]", calls) if isinstance(calls, dict) else None
