@@ -1,0 +1,45 @@
+"""Which agent a span belongs to, as the different agent libraries say it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentlightning.semconv import CallAttributes, LightningSpanAttributes
+from agentlightning.types.tracer import Span
+
+__all__ = ["agent_label"]
+
+_OPERATION_NAMES = (LightningSpanAttributes.OPERATION_NAME.value, "operation.name")
+
+
+def agent_label(span: Span) -> str | None:
+    """Return the name of the agent that a span is, or None when it is no agent's.
+
+    In this order: our own and AgentOps' agent name, AgentOps agent operations, AutoGen's
+    recipient, LangChain's chain type, the executor of a workflow, Weave agents, LangGraph nodes.
+    """
+    attributes = span.attributes
+    plain = _text(attributes, CallAttributes.AGENT_NAME.value)
+    if plain is not None:
+        return plain
+    if attributes.get("agentops.span.kind") == "agent":
+        for key in reversed(_OPERATION_NAMES):
+            if (name := _text(attributes, key)) is not None:
+                return name
+    for key in ("recipient_agent_type", "langchain.chain.type", "executor.id"):
+        if (name := _text(attributes, key)) is not None:
+            return name
+    if _is_agent(attributes):
+        return _text(attributes, f"{LightningSpanAttributes.OPERATION_INPUT.value}.name")
+    if span.name.startswith("langchain.Chain."):
+        return _text(attributes, "langchain.chain.metadata.lc_name") or _text(attributes, "lc_name")
+    return None
+
+
+def _is_agent(attributes: Mapping[str, Any]) -> bool:
+    key = f"{LightningSpanAttributes.OPERATION_INPUT.value}.type"
+    return "agent" in (attributes.get("type"), attributes.get(key))
+
+
+def _text(attributes: Mapping[str, Any], key: str) -> str | None:
+    value = attributes.get(key)
+    return value if isinstance(value, str) and value else None
