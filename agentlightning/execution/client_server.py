@@ -67,6 +67,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
         allowed_exit_codes: Sequence[int] = (0, -15),
         *,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+        token: str | None = None,
     ) -> None:
         """Set the layout. Arguments come before environment variables, these before defaults.
 
@@ -84,6 +85,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
                 False hands the store object itself to the runners.
             allowed_exit_codes: Codes with which a runner may end after the stop signal.
             start_method: How processes start; None forks where that is safe, else spawns.
+            token: Secret between server and runners; a host other than loopback needs one.
 
         Raises:
             ConfigurationError: A value is unknown or they do not fit together.
@@ -104,6 +106,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
         self.terminate_timeout = terminate_timeout
         self.allowed_exit_codes = tuple(allowed_exit_codes)
         self.start_method = start_method
+        self._token = token
         if n_runners < 1:
             raise ConfigurationError(f"n_runners is {n_runners}; it must be 1 or more.")
         if main_process == "runner" and (self.role != "both" or n_runners > 1):
@@ -294,7 +297,9 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
             return store
         from agentlightning.store.client_server import LightningStoreClient
 
-        return LightningStoreClient(f"http://{self.server_host}:{self.server_port}")
+        return LightningStoreClient(
+            f"http://{self.server_host}:{self.server_port}", token=self._token
+        )
 
     @contextlib.asynccontextmanager
     async def _served(
@@ -309,10 +314,12 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
             return
         from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 
-        server = LightningStoreServer(store, self.server_host, self.server_port)
+        server = LightningStoreServer(
+            store, self.server_host, self.server_port, token=self._token
+        )
         await server.start()
         try:
-            yield server, LightningStoreClient(server.endpoint)
+            yield server, LightningStoreClient(server.endpoint, token=self._token)
         finally:
             await server.stop()
 

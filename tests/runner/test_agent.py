@@ -426,9 +426,9 @@ async def test_step_runs_one_task(store):
 async def test_step_raises_what_the_agent_raised(store):
     """`step` settles the attempt and then raises the agent's own exception."""
     runner = LitAgentRunner[Any](OtelTracer())
-    with runner.run_context(agent=Returning(), store=store):
-        with pytest.raises(KeyError, match="lost"):
-            await runner.step(KeyError("lost"))
+    bound = runner.run_context(agent=Returning(), store=store)
+    with bound, pytest.raises(KeyError, match="lost"):
+        await runner.step(KeyError("lost"))
     (item,) = await store.query_rollouts()
     assert item.status == "failed"
 
@@ -441,9 +441,9 @@ async def test_step_without_resources_raises(store):
         return 1.0
 
     runner = LitAgentRunner[Any](OtelTracer())
-    with runner.run_context(agent=agent, store=store):
-        with pytest.raises(RuntimeError, match="No resources"):
-            await runner.step("x")
+    bound = runner.run_context(agent=agent, store=store)
+    with bound, pytest.raises(RuntimeError, match="No resources"):
+        await runner.step("x")
 
 
 async def test_step_stops_on_the_event(store):
