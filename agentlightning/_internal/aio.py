@@ -16,6 +16,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class CommittedThenCancelledError(asyncio.CancelledError):
+    """The caller was cancelled, but too late: what it had asked for was done.
+
+    Whoever can undo it may catch this; everybody else sees an ordinary cancellation.
+    """
+
+    def __init__(self, result: Any) -> None:
+        """Keep what the caller would have got."""
+        super().__init__()
+        self.result = result
+
+
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never suspends, at once and in this thread.
 

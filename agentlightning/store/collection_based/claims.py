@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id
 from agentlightning.store.collection_based import worker_state
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.events import RECHECK_SECONDS
-from agentlightning.store.lifecycle import begin_attempt, is_ended, is_waiting
+from agentlightning.store.lifecycle import begin_attempt, is_ended, is_waiting, on_rollout_status
 from agentlightning.store.record import attempted, replace
 from agentlightning.types import (
     Attempt,
@@ -172,6 +173,27 @@ class ClaimMethods(StoreFrame):
                 line.leave(waiter, pass_on=unused)
 
     async def _claim(self, limit: int, worker_id: str | None) -> list[AttemptedRollout]:
+        try:
+            return await self._take(limit, worker_id)
+        except CommittedThenCancelledError as late:
+            # Nobody will ever know of these claims, so they are undone.
+            await self._give_back(late.result)
+            raise
+
+    async def _give_back(self, claimed: Sequence[AttemptedRollout]) -> None:
+        async def step(tx: Transaction) -> None:
+            for claim in claimed:
+                await tx.rows.attempts.delete([claim.attempt])
+                rollout = await tx.rollout(claim.rollout_id)
+                returned = on_rollout_status(rollout, "requeuing", now=tx.now)
+                await tx.rows.rollouts.update([returned])
+                await tx.queue(claim.rollout_id)
+                tx.rollout_event("rollout_updated", returned)
+
+        if claimed:
+            await self._write(step)
+
+    async def _take(self, limit: int, worker_id: str | None) -> list[AttemptedRollout]:
         async def step(tx: Transaction) -> list[AttemptedRollout]:
             claimed: list[AttemptedRollout] = []
             while len(claimed) < limit:

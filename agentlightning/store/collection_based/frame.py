@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
 
+from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic, now
 from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
@@ -168,12 +169,17 @@ class StoreFrame(LightningStore):
                 await rows.events.append(transaction.events)
             return result
 
-        result = await self.collections.execute(body, mode="rw", commit=True, labels=_ALL)
-        if transaction is not None:
+        try:
+            result = await self.collections.execute(body, mode="rw", commit=True, labels=_ALL)
+        except CommittedThenCancelledError:
             await self._tell(transaction)
+            raise
+        await self._tell(transaction)
         return result
 
-    async def _tell(self, transaction: Transaction) -> None:
+    async def _tell(self, transaction: Transaction | None) -> None:
+        if transaction is None:
+            return
         if transaction.events:
             if self._own_journal is not None:
                 await self._own_journal.append(transaction.events)
