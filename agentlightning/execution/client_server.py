@@ -314,9 +314,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
             return
         from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 
-        server = LightningStoreServer(
-            store, self.server_host, self.server_port, token=self._token
-        )
+        server = LightningStoreServer(store, self.server_host, self.server_port, token=self._token)
         await server.start()
         try:
             yield server, LightningStoreClient(server.endpoint, token=self._token)

@@ -12,10 +12,10 @@ from agentlightning.store.memory import InMemoryLightningStore
 from tests.execution import bundles
 
 
-def execute(algorithm, runner, **options):
+def execute(algorithm, runner, *, thread_safe=True, **options):
     """Run both sides with short delays; return what the store holds afterwards."""
     before = set(threading.enumerate())
-    store = InMemoryLightningStore(thread_safe=True)
+    store = InMemoryLightningStore(thread_safe=thread_safe)
     strategy = SharedMemoryExecutionStrategy(**{"graceful_delay": 0.5, **options})
     try:
         strategy.execute(algorithm, runner, store)
@@ -98,9 +98,7 @@ def test_work_under_way_is_given_back():
         while not await store.query_rollouts(status_in=["preparing", "running"]):
             await asyncio.sleep(0.01)
 
-    found = execute(
-        give_out_and_leave, partial(bundles.run_agents, Endless()), graceful_delay=0.2
-    )
+    found = execute(give_out_and_leave, partial(bundles.run_agents, Endless()), graceful_delay=0.2)
     assert found[1][:2] == ["requeuing", ["interrupted"]]
 
 
@@ -111,8 +109,8 @@ def test_a_store_that_is_not_thread_safe_is_wrapped():
     async def look(store, event):
         seen.append(store.capabilities["thread_safe"])
 
-    execute(look, bundles.leave)
-    execute(look, bundles.leave, managed_store=False)
+    execute(look, bundles.leave, thread_safe=False)
+    execute(look, bundles.leave, thread_safe=False, managed_store=False)
     assert seen == [True, False]
 
 
