@@ -1,0 +1,164 @@
+"""Any spans give valid transcripts, and the right ones."""
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentlightning.adapter import TraceToMessages
+from agentlightning.adapter.messages import convert_to_openai_messages, group_genai_dict
+from agentlightning.types import CallChoice
+from tests.support.spans import make_call, make_llm_span, make_span
+
+
+def test_one_call():
+    """A chat completion becomes its prompt and its answer."""
+    assert TraceToMessages()([make_span("x"), make_llm_span("a")]) == [
+        {
+            "messages": [
+                {"role": "user", "content": "question"},
+                {"role": "assistant", "content": "answer of a"},
+            ],
+            "tools": None,
+        }
+    ]
+
+
+def test_tool_calls_come_from_child_spans():
+    """The answer's tool calls are those that ran below the call; definitions are kept."""
+    parent = make_llm_span(
+        "a",
+        gen_ai__completion__0__content=None,
+        gen_ai__completion__0__finish_reason="tool_calls",
+        gen_ai__request__functions__0__name="add",
+        gen_ai__request__functions__0__parameters='{"type": "object"}',
+    )
+    tool = make_span(
+        "t",
+        "a",
+        name="tool_call.add",
+        tool__name="add",
+        tool__parameters='{"x": 1}',
+        tool__call__id="call-1",
+        tool__call__type="function",
+    )
+    (transcript,) = TraceToMessages().adapt([parent, tool])
+    assert transcript["messages"][-1] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "call-1",
+                "type": "function",
+                "function": {"name": "add", "arguments": '{"x": 1}'},
+            }
+        ],
+    }
+    assert transcript["tools"] == [
+        {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    ]
+
+
+def test_turns_without_role():
+    """Earlier turns that lack their role, as some instrumentations write, are no error."""
+    span = make_llm_span(
+        "a",
+        gen_ai__prompt__1__tool_calls__0__id="1",
+        gen_ai__prompt__1__tool_calls__0__name="add",
+        gen_ai__prompt__1__tool_calls__0__arguments="{}",
+        gen_ai__prompt__2__content="3",
+        gen_ai__prompt__2__tool_call_id="1",
+    )
+    (transcript,) = TraceToMessages().adapt([span])
+    assert [m["role"] for m in transcript["messages"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+
+
+def test_captured_calls_win_and_judges_are_left_out():
+    """The gateway's record replaces the client's span of the same call; judges teach nothing."""
+    answer = CallChoice(message={"role": "assistant", "content": "answer"})
+    definition = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    request = {"messages": [{"role": "user", "content": "q"}], "tools": [definition]}
+    spans = [
+        make_llm_span("a", gen_ai__response__id="resp-ca-1"),
+        make_call("ca-1", choices=[answer], request=request).to_span(),
+        make_llm_span("b", gen_ai__response__id="resp-ca-2"),
+        make_call("ca-2", trained=False).to_span(),
+        make_call("ca-3", outcome="cancelled").to_span(),
+    ]
+    assert TraceToMessages().adapt(spans) == [
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "answer"},
+            ],
+            "tools": [definition],
+        }
+    ]
+
+
+def test_module_functions():
+    """The parts that 0.3.0 offers by name work on plain data."""
+    assert group_genai_dict({"a.0.b": 1, "other": 2}, "a") == [{"b": 1}]
+    call = {"prompt": "q", "completion": [{"content": "a"}]}
+    (transcript,) = convert_to_openai_messages([call, {}])
+    assert transcript["messages"][-1] == {"role": "assistant", "content": "a"}
+
+
+words = st.sampled_from(["0", "1", "2", "role", "content", "tool_calls", "id", "name", "functions"])
+prefixes = st.sampled_from(["gen_ai.prompt", "gen_ai.completion", "gen_ai.request", "tool"])
+texts = st.sampled_from(["user", "assistant", "tool", "", "x", "[1]", '{"a": 1}', "["])
+keys = st.builds(
+    lambda prefix, path: ".".join([prefix, *path]), prefixes, st.lists(words, max_size=4)
+)
+values = st.one_of(
+    texts, st.integers(0, 3), st.booleans(), st.floats(), st.lists(texts), st.lists(st.integers())
+)
+ids = st.sampled_from("abcd")
+spans = st.lists(
+    st.tuples(ids, st.none() | ids, st.dictionaries(keys, values, max_size=12)), max_size=5
+)
+
+
+@settings(max_examples=300)
+@given(spans)
+def test_any_spans_give_valid_transcripts(drawn):
+    """Whatever the spans hold, there is no error and every transcript is a valid one."""
+    made = []
+    for span_id, parent, attributes in drawn:
+        span = make_span(span_id, parent)
+        span.attributes = attributes
+        made.append(span)
+    for transcript in TraceToMessages().adapt(made):
+        assert_valid(transcript)
+
+
+def assert_valid(transcript):
+    json.dumps(transcript)
+    messages = transcript["messages"]
+    assert messages[-1]["role"] == "assistant"
+    open_calls = []
+    for message in messages:
+        assert message["role"] in {"system", "developer", "user", "assistant", "tool"}
+        content = message["content"]
+        assert isinstance(content, str | list) or message["tool_calls"]
+        if isinstance(content, list):
+            assert all(isinstance(part["type"], str) for part in content)
+        for call in message.get("tool_calls", []):
+            assert message["role"] == "assistant"
+            assert call["type"] == "function"
+            assert isinstance(call["id"], str)
+            assert call["id"]
+            assert isinstance(call["function"]["name"], str)
+            assert isinstance(call["function"]["arguments"], str)
+            open_calls.append(call["id"])
+        if message["role"] == "tool":
+            open_calls.remove(message["tool_call_id"])
+    assert transcript["tools"] is None or all(
+        tool["function"]["name"] and isinstance(tool["function"]["parameters"], dict)
+        for tool in transcript["tools"]
+    )
