@@ -24,6 +24,8 @@ class ModelRoute:
     to other models reach the upstream as they came, but for the name."""
     sampling_overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Request members that replace the client's on a trained model; None takes one out."""
+    sampling_defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Request members for a trained model where the client sends none of that meaning."""
 
 
 class ModelTable:

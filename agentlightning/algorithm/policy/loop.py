@@ -90,10 +90,12 @@ class PolicyLoop:
 
     async def _start(self, total: int) -> None:
         self._progress.phase("loading")
-        restored = await self._policy.start(self._run.checkpoints_path)
-        if restored is not None:
-            self._state = LoopState.from_dict(restored)
-        self._policy.version = self._state.version
+        latest = self._checkpoints.latest()
+        if latest is not None:
+            self._state = LoopState.from_dict(latest.state)
+        await self._policy.load(latest.path if latest else None, version=self._state.version)
+        self._set_sampling(self._config.temperature)
+        await self._policy.open_gateway()
         self._progress.started(
             RunInfo(
                 algorithm=self._name,
@@ -151,7 +153,7 @@ class PolicyLoop:
         """Run the planned rollouts under the present weights."""
         phase = "sampling" if mode == "train" else "evaluating"
         self._progress.phase(phase, 0, len(planned))
-        self._policy.set_sampling(temperature=temperature, max_tokens=self._config.max_tokens)
+        self._set_sampling(temperature)
         update = await self._store.update_resources("policy", self._policy.resources())
         return await self._collector.collect(
             planned,
@@ -160,6 +162,11 @@ class PolicyLoop:
             resources_id=f"{update.resources_id}@{update.version}",
             on_done=lambda done, all_: self._progress.phase(phase, done, all_),
         )
+
+    def _set_sampling(self, temperature: float) -> None:
+        # What is trained must be what was sampled, whatever the agent asks for.
+        forced = {"temperature": temperature, "top_p": 1.0, "top_k": None}
+        self._policy.set_sampling(forced=forced, max_tokens=self._config.max_tokens)
 
     def _speed(self, metrics: dict[str, float], started: float, sampled: float) -> dict[str, float]:
         ended = monotonic()
@@ -212,7 +219,7 @@ class PolicyLoop:
             tasks=len(rewards),
             failed=sum(outcome.outcome != "ok" for outcome in outcomes),
             seconds=monotonic() - started,
-            checkpoint=self._policy.checkpoint_name(step),
+            checkpoint=f"step-{step:06d}" if step else None,
         )
         self._state.evaluations.append(evaluation)
         self._progress.evaluated(step, evaluation.reward, evaluation.tasks, evaluation.seconds)

@@ -14,6 +14,7 @@ from agentlightning.gateway.stream import ServerEvent
 __all__ = ["OpenAIChatDialect"]
 
 _DONE = b"[DONE]"
+_SYNONYMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _IDS_IN_ANSWER = frozenset({"prompt_token_ids", "weight_version"})
 _IDS_IN_CHOICE = frozenset({"token_ids", "token_versions"})
 
@@ -127,6 +128,8 @@ def _changes(request: dict[str, Any], route: ModelRoute) -> dict[str, Any]:
         changes["model"] = route.model
     if not route.trained:
         return changes
+    defaults = route.sampling_defaults.items()
+    changes.update((name, value) for name, value in defaults if not _is_said(request, name))
     changes.update(route.sampling_overrides)
     capabilities = route.upstream.capabilities
     if capabilities.token_ids and request.get("return_token_ids") is not True:
@@ -134,6 +137,11 @@ def _changes(request: dict[str, Any], route: ModelRoute) -> dict[str, Any]:
     if capabilities.logprobs and request.get("logprobs") is not True:
         changes["logprobs"] = True
     return changes
+
+
+def _is_said(request: dict[str, Any], name: str) -> bool:
+    names = (name, _SYNONYMS.get(name, name))
+    return any(request.get(synonym) is not None for synonym in names)
 
 
 def _with_changes(request: dict[str, Any], changes: dict[str, Any]) -> bytes:

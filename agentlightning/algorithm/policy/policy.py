@@ -1,0 +1,183 @@
+"""The policy: one set of weights that is sampled, served to agents, and trained.
+
+The only place where engine, gateway and train backend meet. They share one module: the engine
+stands still while the backend changes it, and learns the new version afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from agentlightning.engine.engine import Engine, EngineConfig
+from agentlightning.engine.loading import load_model
+from agentlightning.engine.service import EngineUpstream
+from agentlightning.errors import EngineError
+from agentlightning.gateway.models import ModelRoute
+from agentlightning.gateway.server import Gateway
+from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
+from agentlightning.types import NamedResources, ProxyLLM
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.learning.losses import LossSpec
+    from agentlightning.learning.rows import RowBatch
+    from agentlightning.store.base import LightningStore
+
+__all__ = ["Policy"]
+
+T = TypeVar("T")
+
+
+class Policy:
+    """A model under training, behind a gateway. Use it from one event loop.
+
+    The order of calls: `load`, `set_sampling`, `open_gateway`; then anything; at last `stop`.
+    """
+
+    def __init__(self, config: GRPOConfig, store: LightningStore) -> None:
+        """Remember what to load.
+
+        Args:
+            config: The run's configuration.
+            store: Where the gateway records calls.
+        """
+        self._config = config
+        self._store = store
+        self._backend: TorchTrainBackend | None = None
+        self._engine: Engine | None = None
+        self._gateway: Gateway | None = None
+        self._route: ModelRoute | None = None
+
+    @property
+    def alias(self) -> str:
+        """Return the name under which agents call the model."""
+        return self._config.alias
+
+    @property
+    def version(self) -> int:
+        """Return the version of the weights that are sampled now."""
+        return self._engine.version if self._engine is not None else 0
+
+    @property
+    def endpoint(self) -> str:
+        """Return the base URL for OpenAI clients.
+
+        Raises:
+            EngineError: The gateway is not open.
+        """
+        return _ready(self._gateway).endpoint
+
+    async def load(self, checkpoint: Path | None, *, version: int = 0) -> None:
+        """Load the model, and what a checkpoint adds to it.
+
+        Args:
+            checkpoint: Directory of a checkpoint, or None for the model as it is.
+            version: Version of these weights.
+
+        Raises:
+            ConfigurationError: The model cannot be found or trained.
+            CheckpointError: The checkpoint is damaged or of another model.
+        """
+        await asyncio.to_thread(self._load, checkpoint)
+        engine = _ready(self._engine)
+        engine.set_version(version)
+        engine.start()
+
+    def _load(self, checkpoint: Path | None) -> None:
+        config = self._config
+        # Adapters start from random numbers; a resumed run must start from the same ones.
+        torch.manual_seed(config.seed)
+        loaded = load_model(config.model)
+        rank = config.lora_rank
+        self._backend = TorchTrainBackend(
+            loaded.model,
+            config=TorchConfig(
+                lora=None if rank is None else LoraConfig(r=rank, alpha=config.lora_alpha),
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                grad_clip=config.max_grad_norm,
+                max_slots=config.micro_batch_tokens,
+            ),
+        )
+        if checkpoint is not None:
+            self._backend.restore(checkpoint)
+        self._engine = Engine(loaded.model, loaded.tokenizer, config=EngineConfig(seed=config.seed))
+        self._route = ModelRoute(
+            upstream=EngineUpstream(self._engine, model=self.alias), model=self.alias
+        )
+
+    def set_sampling(self, *, forced: Mapping[str, Any], max_tokens: int) -> None:
+        """Decide how the model is sampled from the next call on.
+
+        Args:
+            forced: Request members that replace the client's.
+            max_tokens: Longest answer of a call that does not say.
+        """
+        self._route = replace(
+            _ready(self._route),
+            sampling_overrides=forced,
+            sampling_defaults={"max_tokens": max_tokens},
+        )
+        if self._gateway is not None:
+            self._gateway.set_model(self.alias, self._route)
+
+    async def open_gateway(
+        self, *, host: str = "127.0.0.1", port: int = 0, secret: str | None = None
+    ) -> None:
+        """Serve the model; every name that agents may call leads to it.
+
+        Raises:
+            ConfigurationError: A public address without a secret.
+            OSError: The address is taken.
+        """
+        self._gateway = Gateway(
+            self._store,
+            models={self.alias: _ready(self._route)},
+            default_model=self.alias,
+            host=host,
+            port=port,
+            secret=secret,
+        )
+        await self._gateway.start()
+
+    async def stop(self) -> None:
+        """Close the gateway and end the engine; idempotent."""
+        if self._gateway is not None:
+            await self._gateway.stop()
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.stop)
+
+    def resources(self) -> NamedResources:
+        """Return what agents need to call the model."""
+        return {"main_llm": ProxyLLM(endpoint=self.endpoint, model=self.alias)}
+
+    async def train(self, batch: RowBatch, loss: LossSpec) -> dict[str, float]:
+        """Take one training step and sample the new weights from then on.
+
+        Raises:
+            NonFiniteLossError: The loss is NaN or infinite; the weights are as they were.
+        """
+        engine, backend = _ready(self._engine), _ready(self._backend)
+        await engine.pause(mode="wait")
+        try:
+            metrics = await asyncio.to_thread(backend.step, batch, loss)
+            engine.set_version(engine.version + 1)
+        finally:
+            engine.resume()
+        return metrics
+
+    def save(self, path: Path) -> None:
+        """Write weights, optimiser and random state into the directory `path`; blocks."""
+        _ready(self._backend).save(path)
+
+
+def _ready(part: T | None) -> T:
+    if part is None:
+        raise EngineError("The policy is not loaded or not open yet: see the order of calls.")
+    return part
