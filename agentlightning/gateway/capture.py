@@ -189,10 +189,11 @@ class CapturedCall:
         try:
             async with asyncio.timeout(None) as linger:
                 async for piece in response.body:
-                    passed = [exchange.take_event(event) for event in events.feed(piece)]
-                    if exchange.is_complete:
-                        held += passed
-                    elif passed:
+                    passed: list[bytes] = []
+                    for event in events.feed(piece):
+                        shown = exchange.take_event(event)
+                        (held if exchange.is_complete else passed).append(shown)
+                    if passed:
                         await self._reply.piece(b"".join(passed))
                     if exchange.is_over:
                         linger.reschedule(asyncio.get_running_loop().time() + _LINGER_SECONDS)

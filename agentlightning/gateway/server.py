@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import ipaddress
 import logging
 import socket
 import threading
@@ -15,6 +14,10 @@ from typing import Any, TypeVar
 
 import uvicorn
 
+from agentlightning._internal.serving import (
+    bind_socket,
+    is_loopback,
+)
 from agentlightning.errors import ConfigurationError, GatewayError
 from agentlightning.gateway.app import GatewayApp
 from agentlightning.gateway.capture import CallServices
@@ -71,7 +74,7 @@ class Gateway:
         middlewares: Sequence[Callable[[Any], Any]] = (),
         pause_wait_seconds: float = 120.0,
     ) -> None:
-        if secret is None and not _is_loopback(host):
+        if secret is None and not is_loopback(host):
             raise ConfigurationError(
                 f"A gateway on {host} can be reached by others, who could use your models. "
                 "Give it a secret, or listen on 127.0.0.1."
@@ -150,7 +153,7 @@ class Gateway:
         the same again.
 
         Raises:
-            OSError: The address is taken.
+            ConfigurationError: The address is taken, or is not one of this machine.
         """
         await asyncio.to_thread(self.start_sync)
 
@@ -158,7 +161,7 @@ class Gateway:
         """Do what `start` does, from a thread without an event loop."""
         if self.is_running:
             return
-        listener = _listen(self._host, self._port)
+        listener = bind_socket(self._host, self._port)
         self._port = listener.getsockname()[1]
         ready: Future[None] = Future()
         self._thread = threading.Thread(
@@ -260,28 +263,6 @@ class _AnnouncingServer(uvicorn.Server):
 
 async def _call(action: Callable[[], None]) -> None:
     action()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

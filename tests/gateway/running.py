@@ -67,6 +67,7 @@ async def running(
     capabilities: UpstreamCapabilities = ALL,
     trained: bool = True,
     overrides: dict[str, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
     timeout: float = 5.0,
     **options: Any,
 ) -> AsyncGenerator[Running]:
@@ -74,7 +75,11 @@ async def running(
     store = store or InMemoryLightningStore()
     upstream = HttpUpstream(server.endpoint, capabilities=capabilities, timeout=timeout)
     route = ModelRoute(
-        upstream=upstream, model="real-m", trained=trained, sampling_overrides=overrides or {}
+        upstream=upstream,
+        model="real-m",
+        trained=trained,
+        sampling_overrides=overrides or {},
+        sampling_defaults=defaults or {},
     )
     gateway = Gateway(store, models={"m": route}, **options)
     rollout = await store.start_rollout(input="task")

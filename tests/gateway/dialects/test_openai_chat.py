@@ -225,6 +225,18 @@ async def test_sampling_of_trained_models_is_controlled(server: ModelServer) -> 
     assert record.request["stop"] == ["x"]
 
 
+async def test_defaults_hold_where_the_client_is_silent(server: ModelServer) -> None:
+    """Defaults fill in what the client left out, under whatever name it might have said it."""
+    defaults = {"temperature": 1.0, "max_tokens": 64}
+    async with running(server, defaults=defaults) as run, run.client() as client:
+        await whole(client)
+        await whole(client, max_completion_tokens=8, temperature=0.2)
+    silent, said = (call.request for call in server.calls)
+    assert (silent["temperature"], silent["max_tokens"]) == (1.0, 64)
+    assert (said["temperature"], said["max_completion_tokens"]) == (0.2, 8)
+    assert "max_tokens" not in said
+
+
 async def test_servers_without_ids_are_not_asked_for_them(server: ModelServer) -> None:
     """Only what an upstream is able to say is asked of it."""
     capabilities = UpstreamCapabilities(logprobs=True)
