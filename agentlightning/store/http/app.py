@@ -141,19 +141,15 @@ def _make_fastapi(site: Site) -> FastAPI:
         redoc_url=None,
     )
     for operation in OPERATIONS:
-        app.router.routes.append(
-            Route(
-                API_PREFIX + operation.path, Endpoint(site, operation), methods=[operation.method]
-            )
-        )
+        _add_route(app, site, operation, API_PREFIX + operation.path)
     for path, handler in (
         (TRACES_PATH, routes_otlp.take_traces),
         *((path, routes_otlp.refuse_signal) for path in routes_otlp.UNSUPPORTED_SIGNALS),
     ):
-        operation = Operation(
+        signal = Operation(
             method="POST", path=path, handler=handler, summary="Take OTLP", returns=bytes
         )
-        app.router.routes.append(Route(path, Endpoint(site, operation), methods=["POST"]))
+        _add_route(app, site, signal, path)
     app.router.routes.append(Route("/", _front_page))
     app.add_exception_handler(HTTPException, _refuse)
     described: dict[str, Any] = {}
@@ -165,6 +161,11 @@ def _make_fastapi(site: Site) -> FastAPI:
 
     app.openapi = openapi
     return app
+
+
+def _add_route(app: FastAPI, site: Site, operation: Operation, path: str) -> None:
+    endpoint = Endpoint(site, operation, path)
+    app.router.routes.append(Route(path, endpoint, methods=[operation.method]))
 
 
 def _add_prometheus(app: FastAPI) -> None:

@@ -26,9 +26,9 @@ OPEN_PATHS: Final = frozenset({"/", f"{API_PREFIX}/health"})
 """Paths that need no token; they tell nothing but that a server is there."""
 
 
-def tokens_match(given: str, expected: str) -> bool:
-    """Compare two secrets in a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+def tokens_match(given: bytes, expected: str) -> bool:
+    """Compare a received secret in a time that does not depend on where it differs."""
+    return hmac.compare_digest(given, expected.encode())
 
 
 class Guard:
@@ -70,7 +70,8 @@ class Guard:
         if self._token is None or scope["path"] in OPEN_PATHS:
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and tokens_match(given.strip(), self._token):
+        given_bytes = given.strip().encode("latin-1")
+        if scheme.lower() == "bearer" and tokens_match(given_bytes, self._token):
             return None
         return UnauthorizedError("A valid token is needed: send Authorization: Bearer <token>.")
 

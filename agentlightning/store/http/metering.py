@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agentlightning._internal.clock import monotonic
 
@@ -40,6 +40,8 @@ class Metering:
             await self._app(scope, receive, send)
             return
         status = CLIENT_GONE
+        # Why: layers in between may copy the scope, so the endpoint writes into a shared object.
+        seen = scope["agl.seen"] = dict[str, str]()
         began = monotonic()
 
         async def watch(message: Message) -> None:
@@ -54,15 +56,11 @@ class Metering:
             status = CRASHED
             raise
         finally:
-            await self._count(scope, status, monotonic() - began)
-
-    async def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route: Any = scope.get("route")
-        labels = {
-            # Why: a path with ids in it would make one time series per rollout.
-            "path": route.path if route is not None else "other",
-            "method": scope["method"],
-            "status": str(status),
-        }
-        await self._tracker.inc_counter(TOTAL, 1.0, labels)
-        await self._tracker.observe_histogram(LATENCY, seconds, labels)
+            labels = {
+                # Why: a path with ids in it would make one time series per rollout.
+                "path": seen.get("path", "other"),
+                "method": scope["method"],
+                "status": str(status),
+            }
+            await self._tracker.inc_counter(TOTAL, 1.0, labels)
+            await self._tracker.observe_histogram(LATENCY, monotonic() - began, labels)

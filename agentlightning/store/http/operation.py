@@ -52,14 +52,17 @@ class Operation:
 
 
 class Endpoint:
-    """Serves one operation as an ASGI application."""
+    """Serves one operation as an ASGI application; `path` is where, as metrics name it."""
 
-    def __init__(self, site: Site, operation: Operation) -> None:
+    def __init__(self, site: Site, operation: Operation, path: str) -> None:
         self._site = site
         self._operation = operation
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every error becomes an answer too."""
+        if "agl.seen" in scope:
+            scope["agl.seen"]["path"] = self._path
         try:
             reading = self._operation.method != "GET"
             body = await read_body(scope, receive, self._site.body_limit) if reading else b""

@@ -1,0 +1,138 @@
+"""Tests of the token, of other sites' pages, and of request counting."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from agentlightning.errors import UnauthorizedError
+from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
+from agentlightning.store.http.guard import tokens_match
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.utils.metrics import MetricsBackend
+
+TOKEN = "correct horse é"
+
+
+class Counted(MetricsBackend):
+    """A metrics back end that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.registered: list[str] = []
+        self.counts: list[dict[str, str] | None] = []
+        self.seconds: list[float] = []
+
+    def register_counter(self, name: str, *_: Any, **__: Any) -> None:
+        self.registered.append(name)
+
+    def register_histogram(self, name: str, *_: Any, **__: Any) -> None:
+        self.registered.append(name)
+
+    async def inc_counter(
+        self, name: str, amount: float = 1.0, labels: dict[str, str] | None = None
+    ) -> None:
+        self.counts.append(labels)
+
+    async def observe_histogram(
+        self, name: str, value: float, labels: dict[str, str] | None = None
+    ) -> None:
+        self.seconds.append(value)
+
+
+@pytest.fixture(scope="module")
+def tracker() -> Counted:
+    return Counted()
+
+
+@pytest.fixture(scope="module")
+def locked(tracker: Counted) -> Iterator[LightningStoreServer]:
+    """A server that wants a token and lets one other site in."""
+    store = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(
+        store, port=0, token=TOKEN, cors_allow_origins=["https://board.example"], tracker=tracker
+    )
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+    asyncio.run(store.close())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer wrong", "Basic abc", "Bearer correct horse"],
+)
+def test_without_the_token_nothing_is_told(locked: LightningStoreServer, header: str | None):
+    """Every route but health refuses a request without the right token, also unknown ones."""
+    headers = {} if header is None else {"authorization": header}
+    for path in ("/v1/agl/statistics", "/v1/agl/nothing", "/v1/traces", "/openapi.json"):
+        answer = httpx.post(locked.endpoint + path, headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["code"] == "unauthorized"
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert httpx.get(locked.endpoint + "/v1/agl/health").status_code == 200
+
+
+async def test_the_client_sends_its_token():
+    """A client with the token works, and one without is told what to do."""
+    token = TOKEN
+    store = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(store, port=0, token=token)
+    await server.start()
+    try:
+        for given in (None, "other"):
+            stranger = LightningStoreClient(server.endpoint, token=given)
+            with pytest.raises(UnauthorizedError, match="token"):
+                await stranger.enqueue_rollout(1)
+            with pytest.raises(PermissionError):
+                await stranger.dequeue_rollout()
+            await stranger.close()
+        friend = LightningStoreClient(server.endpoint, token=token)
+        assert (await friend.enqueue_rollout(1)).input == 1
+        await friend.close()
+    finally:
+        await server.stop()
+        await store.close()
+
+
+def test_tokens_of_any_text():
+    """Comparing never fails, whatever the texts are."""
+    assert tokens_match(TOKEN.encode(), TOKEN)
+    assert not tokens_match(b"", TOKEN)
+    assert not tokens_match(b"\xff", "e")
+
+
+def test_pages_of_other_sites_may_not_call(server: LightningStoreServer):
+    """A web page of another origin cannot write to a store on this machine."""
+    url = server.endpoint + "/v1/agl/queues/rollouts/dequeue"
+    foreign = httpx.post(url, headers={"origin": "https://evil.example"})
+    assert (foreign.status_code, foreign.json()["code"]) == (403, "forbidden_origin")
+    own = httpx.post(url, headers={"origin": server.endpoint})
+    assert own.status_code == 200
+
+
+def test_allowed_pages_may(locked: LightningStoreServer):
+    """An allowed origin passes the browser's preflight and the guard."""
+    origin = {"origin": "https://board.example"}
+    url = locked.endpoint + "/v1/agl/statistics"
+    asked = {"access-control-request-method": "GET", **origin}
+    preflight = httpx.options(url, headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://board.example"
+    assert preflight.headers["access-control-allow-credentials"] == "true"
+    assert httpx.get(url, headers=origin).status_code == 401
+
+
+def test_requests_are_counted_by_route(locked: LightningStoreServer, tracker: Counted):
+    """Each request is counted under its route's template, not under its path."""
+    assert tracker.registered == ["agl.http.total", "agl.http.latency"]
+    tracker.counts.clear()
+    authorized = {"authorization": f"Bearer {TOKEN}".encode()}
+    httpx.get(locked.endpoint + "/v1/agl/rollouts/ro-1", headers=authorized)
+    httpx.get(locked.endpoint + "/v1/agl/statistics")
+    assert tracker.counts == [
+        {"path": "/v1/agl/rollouts/{rollout_id}", "method": "GET", "status": "404"},
+        {"path": "other", "method": "GET", "status": "401"},
+    ]
+    assert all(seconds > 0 for seconds in tracker.seconds)

@@ -1,0 +1,208 @@
+"""Tests of repeated requests: a lossy network between client and server changes nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agentlightning.errors import StoreUnavailableError
+from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
+from agentlightning.store.http.exchange import Reply
+from agentlightning.store.http.site import ReplayLedger
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.types import AttemptedRollout, EnqueueRolloutRequest
+from tests.store.http.conftest import make_span
+
+QUICK = (0.01, 0.01, 0.01)
+
+
+class Lossy:
+    """A proxy that forwards requests and loses the first answers to them."""
+
+    def __init__(self, target: str) -> None:
+        self.host, port = target.removeprefix("http://").split(":")
+        self.port = int(port)
+        self.losses = 0
+        self.lost = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection(self.host, self.port)
+        forward = asyncio.create_task(self._copy(reader, up_writer))
+        try:
+            while data := await up_reader.read(65536):
+                if self.losses > 0:
+                    self.losses -= 1
+                    self.lost += 1
+                    break
+                writer.write(data)
+                await writer.drain()
+        finally:
+            forward.cancel()
+            await asyncio.gather(forward, return_exceptions=True)
+            for end in (writer, up_writer):
+                end.transport.abort()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def lossy_network(
+    server: LightningStoreServer,
+) -> AsyncIterator[tuple[Lossy, LightningStoreClient]]:
+    proxy = Lossy(server.endpoint)
+    listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    client = LightningStoreClient(
+        f"http://127.0.0.1:{port}", retry_delays=QUICK, health_retry_delays=()
+    )
+    try:
+        yield proxy, client
+    finally:
+        await client.close()
+        listening.close()
+        await asyncio.sleep(0.02)
+
+
+async def test_writes_take_effect_once(server: LightningStoreServer, claim: AttemptedRollout):
+    """Each write whose answer is lost is repeated, and has happened once."""
+    rollout_id = claim.rollout_id
+    async with lossy_network(server) as (proxy, client):
+        before = await server.statistics()
+
+        async def lossily(call):
+            proxy.losses = 2
+            return await call
+
+        started = await lossily(client.start_rollout("once"))
+        await lossily(client.enqueue_many_rollouts([EnqueueRolloutRequest(input="q")]))
+        again = await lossily(client.start_attempt(started.rollout_id))
+        assert again.attempt.sequence_id == 2
+        stored = await lossily(client.add_many_spans([make_span(claim), make_span(claim)]))
+        assert [span.sequence_id for span in stored] == [1, 2]
+        assert await lossily(client.get_next_span_sequence_id(rollout_id, "x")) == 3
+        resources = await lossily(client.update_resources("rs-once", {}))
+        assert resources.version == 1
+        await lossily(client.finish_rollout(rollout_id, reward=1.0))
+        assert len(await server.query_spans(rollout_id)) == 3
+        after = await server.statistics()
+        assert after["total_rollouts"] - before["total_rollouts"] == 2
+        assert proxy.lost == 14
+
+
+async def test_a_claim_whose_answer_is_lost_is_not(server: LightningStoreServer):
+    """A claim is repeated under its key and gets the same rollout, not another one."""
+    while await server.dequeue_rollout():
+        pass
+    async with lossy_network(server) as (proxy, client):
+        first = await client.enqueue_rollout("first")
+        await client.enqueue_rollout("second")
+        proxy.losses = 2
+        claim = await client.dequeue_rollout("w-lossy")
+        assert claim is not None
+        assert (claim.rollout_id, claim.attempt.sequence_id) == (first.rollout_id, 1)
+        proxy.losses = 1
+        second = await client.dequeue_rollout("w-lossy", wait_seconds=5)
+        assert second is not None
+        assert second.input == "second"
+        assert await client.dequeue_rollout("w-lossy") is None
+
+
+async def test_patience_ends(server: LightningStoreServer):
+    """A call gives up after its last repeat, and does not repeat what the store refused."""
+    async with lossy_network(server) as (proxy, client):
+        proxy.losses = 100
+        with pytest.raises(StoreUnavailableError):
+            await client.start_rollout("never")
+        assert proxy.lost == 1 + len(QUICK)
+        proxy.losses = 0
+        with pytest.raises(ValueError, match="ro-none"):
+            await client.update_rollout("ro-none", mode="val")
+
+
+async def test_work_of_a_lost_claimant_goes_back(monkeypatch: pytest.MonkeyPatch):
+    """A rollout that is claimed for a client that has left is queued again."""
+    monkeypatch.setattr("agentlightning.store.http.site.CLAIM_GRACE_SECONDS", 0.05)
+    store = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(store, port=0)
+    await server.start()
+    client = LightningStoreClient(server.endpoint, retry_delays=())
+    try:
+        leaving = asyncio.create_task(client.dequeue_rollout("w-leaves", wait_seconds=20))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await asyncio.sleep(0.02)
+        # Within the second that the server takes to notice, its claim still waits for work.
+        rollout = await store.enqueue_rollout("work")
+        claim = await asyncio.wait_for(client.dequeue_rollout("w-stays", wait_seconds=20), 20)
+        assert claim is not None
+        assert claim.rollout_id == rollout.rollout_id
+        assert claim.attempt.worker_id == "w-stays"
+    finally:
+        await client.close()
+        await server.stop()
+        await store.close()
+
+
+async def test_clients_outlive_a_restart_of_the_server():
+    """Calls made while the server is away succeed once it is back on the same port."""
+    store = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(store, port=0)
+    await server.start()
+    port = int(server.endpoint.rsplit(":", 1)[1])
+    client = LightningStoreClient(server.endpoint)
+    try:
+        await client.enqueue_rollout("before")
+        claiming = [asyncio.create_task(client.dequeue_rollout(wait_seconds=20)) for _ in range(2)]
+        following = client.subscribe(since=0)
+        assert (await anext(following)).seq > 0
+        await asyncio.sleep(0.1)
+        await server.stop()
+        enqueueing = asyncio.create_task(client.enqueue_rollout("during"))
+        await asyncio.sleep(0.3)
+        assert not enqueueing.done()
+        server = LightningStoreServer(store, port=port)
+        await server.start()
+        rollout = await asyncio.wait_for(enqueueing, 10)
+        claimed = await asyncio.wait_for(asyncio.gather(*claiming), 10)
+        assert {c.input for c in claimed if c is not None} == {"before", "during"}
+        async with asyncio.timeout(10):
+            async for event in following:
+                if event.rollout_id == rollout.rollout_id:
+                    break
+        await following.aclose()
+    finally:
+        await client.close()
+        await server.stop()
+        await store.close()
+
+
+async def test_the_ledger_answers_repeats_and_forgets_failures():
+    """A repeat shares the first answer, also while that is being made; a failure is no answer."""
+    ledger = ReplayLedger(capacity=2)
+    calls = 0
+
+    async def slow() -> Reply:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.01)
+        return Reply(b"%d" % calls)
+
+    async def broken() -> Reply:
+        raise KeyError("no")
+
+    first, second = await asyncio.gather(ledger.once("a", slow), ledger.once("a", slow))
+    assert first is second
+    assert ledger.was_repeated("a")
+    with pytest.raises(KeyError):
+        await ledger.once("b", broken)
+    assert (await ledger.once("b", slow)).body == b"2"
+    await ledger.once("c", slow)
+    assert (await ledger.once("a", slow)).body == b"4"
+    small = ReplayLedger(max_bytes=0)
+    await small.once("x", slow)
+    assert (await small.once("x", slow)).body == b"6"
