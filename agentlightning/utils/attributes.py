@@ -53,7 +53,7 @@ def flatten_attributes(nested: Any, *, expand_leaf_lists: bool = False) -> dict[
     expanded by index. Empty dicts and lists vanish; tuples are values.
 
     Raises:
-        ValueError: A key is not a string, or the outermost value is neither dict nor list.
+        ConfigurationError: A key is not a string, or the outermost value is neither dict nor list.
 
     Example:
         >>> flatten_attributes({"a": {"b": 1}, "c": [{"d": 2}], "e": [1, 2]})
@@ -137,10 +137,12 @@ def filter_and_unflatten_attributes(
     """Return what is nested under `prefix`, as nested dicts and lists.
 
     Raises:
-        ValueError: `prefix` is itself a key, so that there is a value and not a tree.
+        ConfigurationError: `prefix` is itself a key, so that there is a value and not a tree.
     """
     if prefix in attributes:
-        raise ValueError(f"Attribute {prefix!r} holds a value; there is nothing nested under it.")
+        raise ConfigurationError(
+            f"Attribute {prefix!r} holds a value; there is nothing nested under it."
+        )
     dotted = prefix + "."
     return unflatten_attributes(
         {key[len(dotted) :]: value for key, value in attributes.items() if key.startswith(dotted)}
@@ -156,7 +158,7 @@ def sanitize_attribute_value(value: Any, force: bool = True) -> AttributeValue:
         force: Whether what JSON cannot express is kept as its `str()`.
 
     Raises:
-        ValueError: The value is not expressible as JSON and `force` is False.
+        ConfigurationError: The value is not expressible as JSON and `force` is False.
     """
     if isinstance(value, _PRIMITIVES):
         return value
@@ -169,7 +171,7 @@ def sanitize_attribute_value(value: Any, force: bool = True) -> AttributeValue:
     except (TypeError, ValueError, RecursionError) as error:
         if force:
             return repr(value)
-        raise ValueError(
+        raise ConfigurationError(
             f"A value of type {type(value).__name__} cannot be an attribute: it is not JSON."
         ) from error
 
@@ -183,12 +185,12 @@ def sanitize_list_attribute_sanity(values: Sequence[Any]) -> AttributeValue:
     """Return a list that OpenTelemetry stores, unchanged.
 
     Raises:
-        ValueError: The items are not primitives of one type.
+        ConfigurationError: The items are not primitives of one type.
     """
     items = list(values)
     if items and not _is_homogeneous(items):
         kinds = sorted({type(item).__name__ for item in items})
-        raise ValueError(
+        raise ConfigurationError(
             f"A list attribute holds primitives of one type; this one holds {', '.join(kinds)}."
         )
     return cast("AttributeValue", items)
@@ -198,7 +200,7 @@ def check_attributes_sanity(attributes: Mapping[Any, Any]) -> None:
     """Refuse attributes that OpenTelemetry would drop or change.
 
     Raises:
-        ValueError: A key is not a string, or a value is neither primitive nor such a list.
+        ConfigurationError: A key is not a string, or a value is neither primitive nor such a list.
     """
     for key, value in attributes.items():
         if not isinstance(key, str):

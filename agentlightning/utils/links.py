@@ -49,7 +49,7 @@ def make_link_attributes(links: Mapping[str, str], start: int = 0) -> Attributes
         start: Index of the first link, where the span has links already.
 
     Raises:
-        ValueError: A value is not a string.
+        ConfigurationError: A value is not a string.
     """
     attributes: Attributes = {}
     for index, (key, value) in enumerate(links.items(), start):
