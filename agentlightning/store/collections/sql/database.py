@@ -47,8 +47,8 @@ def _transact(connection: Connection, job: Job[Any], work: Work[R]) -> R:
             if not job.may_commit():
                 raise _RevokedError
             return result
-    except OperationalError as error:
-        raise StoreUnavailableError(f"The database did not answer: {error.orig}") from error
+    except (OperationalError, connection.dialect.loaded_dbapi.OperationalError) as error:
+        raise StoreUnavailableError(f"The database did not answer: {error}") from error
 
 
 class _Block:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, select, update
 
 from agentlightning.errors import ConflictError
 from agentlightning.store.collections.base import EventJournal, KeyValue, Queue
 from agentlightning.store.collections.sql.codec import decode, encode
 from agentlightning.store.collections.sql.schema import events, rollout_queue, span_sequence_ids
+from agentlightning.store.collections.sql.statement import Statement
 from agentlightning.store.collections.sql.table import Runner
 from agentlightning.types import StoreEvent
 
@@ -22,9 +23,13 @@ class SqlQueue(Queue[str]):
     """The queue of rollout ids."""
 
     _c = rollout_queue.c
-    _has = select(_c.ordinal).where(_c.value == bindparam("item")).limit(1)
-    _front = select(_c.ordinal, _c.value).order_by(_c.ordinal).limit(bindparam("count"))
-    _remove = delete(rollout_queue).where(_c.ordinal <= bindparam("last"))
+    _has = Statement(select(_c.ordinal).where(_c.value == bindparam("item")).limit(1))
+    _front = Statement(
+        select(_c.ordinal, _c.value).order_by(_c.ordinal).limit(bindparam("count", type_=Integer))
+    )
+    _remove = Statement(delete(rollout_queue).where(_c.ordinal <= bindparam("last")))
+    _insert = Statement(insert(rollout_queue).values(value=bindparam("item")))
+    _size = Statement(select(func.count()).select_from(rollout_queue))
 
     def __init__(self, run: Runner) -> None:
         self._run = run
@@ -34,7 +39,7 @@ class SqlQueue(Queue[str]):
 
     async def has(self, item: str) -> bool:
         return await self._run(
-            lambda connection: connection.execute(self._has, {"item": item}).first() is not None,
+            lambda connection: self._has.scalar(connection, {"item": item}) is not None,
             write=False,
         )
 
@@ -43,18 +48,18 @@ class SqlQueue(Queue[str]):
             if not isinstance(item, str):
                 raise TypeError(f"The queue holds str, not {type(item).__name__}.")
         if items:
-            rows = [{"value": item} for item in items]
+            rows = [{"item": item} for item in items]
             await self._run(
-                lambda connection: connection.execute(insert(rollout_queue), rows), write=True
+                lambda connection: self._insert.change_many(connection, rows), write=True
             )
         return items
 
     def _take(self, connection: Connection, limit: int) -> list[str]:
-        front = connection.execute(self._front, {"count": limit}).all()
+        front = self._front.rows(connection, {"count": limit})
         if front:
             # The queue is read and cut under the write lock, so the front is all there is before.
-            connection.execute(self._remove, {"last": front[-1].ordinal})
-        return [row.value for row in front]
+            self._remove.change(connection, {"last": front[-1][0]})
+        return [value for _, value in front]
 
     async def dequeue(self, limit: int = 1) -> Sequence[str]:
         if limit <= 0:
@@ -65,27 +70,28 @@ class SqlQueue(Queue[str]):
         count = max(limit, 0)
         return await self._run(
             lambda connection: [
-                row.value for row in connection.execute(self._front, {"count": count})
+                value for _, value in self._front.rows(connection, {"count": count})
             ],
             write=False,
         )
 
     async def size(self) -> int:
-        statement = select(func.count()).select_from(rollout_queue)
-        return await self._run(
-            lambda connection: connection.execute(statement).scalar_one(), write=False
-        )
+        return await self._run(lambda connection: self._size.scalar(connection, {}), write=False)
 
 
 class SqlCounters(KeyValue[str, int]):
     """The sequence ids of the rollouts' spans."""
 
     _c = span_sequence_ids.c
-    _get = select(_c.value).where(_c.key == bindparam("name"))
-    _set = (
+    _get = Statement(select(_c.value).where(_c.key == bindparam("name")))
+    _set = Statement(
         update(span_sequence_ids).where(_c.key == bindparam("name")).values(value=bindparam("new"))
     )
-    _delete = delete(span_sequence_ids).where(_c.key == bindparam("name"))
+    _insert = Statement(
+        insert(span_sequence_ids).values(key=bindparam("name"), value=bindparam("new"))
+    )
+    _delete = Statement(delete(span_sequence_ids).where(_c.key == bindparam("name")))
+    _size = Statement(select(func.count()).select_from(span_sequence_ids))
 
     def __init__(self, run: Runner) -> None:
         self._run = run
@@ -98,11 +104,12 @@ class SqlCounters(KeyValue[str, int]):
         return default if found is None else found
 
     def _read(self, connection: Connection, key: str) -> int | None:
-        return connection.execute(self._get, {"name": key}).scalar()
+        return self._get.scalar(connection, {"name": key})
 
     def _write(self, connection: Connection, key: str, value: int) -> int:
-        if not connection.execute(self._set, {"name": key, "new": value}).rowcount:
-            connection.execute(insert(span_sequence_ids), {"key": key, "value": value})
+        parameters = {"name": key, "new": value}
+        if not self._set.change(connection, parameters):
+            self._insert.change(connection, parameters)
         return value
 
     async def set(self, key: str, value: int) -> None:
@@ -134,63 +141,61 @@ class SqlCounters(KeyValue[str, int]):
     async def pop(self, key: str, default: int | None = None) -> int | None:
         def work(connection: Connection) -> int | None:
             found = self._read(connection, key)
-            connection.execute(self._delete, {"name": key})
+            self._delete.change(connection, {"name": key})
             return default if found is None else found
 
         return await self._run(work, write=True)
 
     async def size(self) -> int:
-        statement = select(func.count()).select_from(span_sequence_ids)
-        return await self._run(
-            lambda connection: connection.execute(statement).scalar_one(), write=False
-        )
+        return await self._run(lambda connection: self._size.scalar(connection, {}), write=False)
 
 
 class SqlJournal(EventJournal):
     """Events in a table; the last 200,000 at least are kept."""
 
     _c = events.c
-    _last = select(func.max(_c.seq))
-    _oldest = select(func.min(_c.seq))
-    _after = (
+    _last = Statement(select(func.max(_c.seq)))
+    _oldest = Statement(select(func.min(_c.seq)))
+    _after = Statement(
         select(_c.payload)
         .where(_c.seq > bindparam("after"))
         .order_by(_c.seq)
-        .limit(bindparam("count"))
+        .limit(bindparam("count", type_=Integer))
     )
-    _prune = delete(events).where(_c.seq <= bindparam("upto"))
+    _insert = Statement(insert(events).values(seq=bindparam("seq"), payload=bindparam("payload")))
+    _prune = Statement(delete(events).where(_c.seq <= bindparam("upto")))
 
     def __init__(self, run: Runner) -> None:
         self._run = run
 
     def _append(self, connection: Connection, new: Sequence[StoreEvent]) -> None:
-        last = before = connection.execute(self._last).scalar() or 0
+        last = before = self._last.scalar(connection, {}) or 0
         for event in new:
             last += 1
             event.seq = last
         rows = [{"seq": event.seq, "payload": encode(event)} for event in new]
-        connection.execute(insert(events), rows)
+        self._insert.change_many(connection, rows)
         if last // _PRUNE_EVERY != before // _PRUNE_EVERY:
-            connection.execute(self._prune, {"upto": last - KEPT_EVENTS})
+            self._prune.change(connection, {"upto": last - KEPT_EVENTS})
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
         if events:
             await self._run(lambda connection: self._append(connection, events), write=True)
 
     def _read(self, connection: Connection, after: int, limit: int) -> list[StoreEvent]:
-        oldest = connection.execute(self._oldest).scalar() or 1
+        oldest = self._oldest.scalar(connection, {}) or 1
         if after + 1 < oldest:
             raise ConflictError(
                 f"Events {after + 1} to {oldest - 1} are no longer kept; "
                 "read the records anew and subscribe from now on."
             )
-        found = connection.scalars(self._after, {"after": after, "count": limit})
-        return [decode(StoreEvent, text) for text in found]
+        found = self._after.rows(connection, {"after": after, "count": limit})
+        return [decode(StoreEvent, text) for (text,) in found]
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
         return await self._run(lambda connection: self._read(connection, after, limit), write=False)
 
     async def last_seq(self) -> int:
         return await self._run(
-            lambda connection: connection.execute(self._last).scalar() or 0, write=False
+            lambda connection: self._last.scalar(connection, {}) or 0, write=False
         )

@@ -17,9 +17,9 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    true,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 
 from agentlightning.errors import NotFoundError
 from agentlightning.store.collections.base import Collection, DuplicatedPrimaryKeyError
@@ -30,7 +30,8 @@ from agentlightning.store.collections.filtering import (
     sort_records,
 )
 from agentlightning.store.collections.sql.codec import decode, encode
-from agentlightning.store.collections.sql.condition import sql_filter, sql_order
+from agentlightning.store.collections.sql.condition import Order, sql_filter, sql_order
+from agentlightning.store.collections.sql.statement import Statement
 from agentlightning.store.record import replace
 from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
 
@@ -68,14 +69,13 @@ class SqlCollection(Collection[M]):
         )
         self._run = run
         by_key = and_(*(table.c[key] == bindparam(f"key_{key}") for key in self._keys))
-        self._get = select(table.c.payload).where(by_key)
-        self._insert = insert(table)
-        self._update = (
-            update(table)
-            .where(by_key)
-            .values({name: bindparam(name) for name in (*self._fields, "payload")})
-        )
-        self._delete = delete(table).where(by_key)
+        given = {name: bindparam(name) for name in (*self._fields, "payload")}
+        self._get = Statement(select(table.c.payload).where(by_key))
+        self._firsts: dict[tuple[Any, ...], Statement] = {}
+        self._insert = Statement(insert(table).values(given))
+        self._update = Statement(update(table).where(by_key).values(given))
+        self._delete = Statement(delete(table).where(by_key))
+        self._size = Statement(select(func.count()).select_from(table))
 
     def primary_keys(self) -> Sequence[str]:
         return self._keys
@@ -101,10 +101,7 @@ class SqlCollection(Collection[M]):
         return NotFoundError(f"{self._model.__name__} {key} is not there; insert it first.")
 
     async def size(self) -> int:
-        statement = select(func.count()).select_from(self._table)
-        return await self._run(
-            lambda connection: connection.execute(statement).scalar_one(), write=False
-        )
+        return await self._run(lambda connection: self._size.scalar(connection, {}), write=False)
 
     async def query(
         self,
@@ -147,46 +144,51 @@ class SqlCollection(Collection[M]):
         records = (decode(self._model, text) for text in connection.scalars(statement))
         return [record for record in records if test is None or test(record)]
 
-    def _by_key(self, options: FilterOptions | None) -> dict[str, Any] | None:
-        """Return the parameters of a filter that is nothing but a primary key."""
-        if not options or len(options) != len(self._keys):
-            return None
-        parameters: dict[str, Any] = {}
-        for key in self._keys:
-            operations = options.get(key)
-            if not operations or len(operations) != 1 or operations.get("exact") is None:
-                return None
-            parameters[f"key_{key}"] = operations["exact"]
-        return parameters
-
     async def get(
         self,
         filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
         sort: SortOptions | None = None,
     ) -> M | None:
-        parameters = self._by_key(filter)
-        if parameters is None:
-            found = await self._first(filter, sort)
-        else:
-            found = await self._run(
-                lambda connection: connection.execute(self._get, parameters).scalar(), write=False
-            )
-        return (
-            found
-            if found is None or isinstance(found, self._model)
-            else decode(self._model, cast("str", found))
-        )
-
-    async def _first(self, options: FilterOptions | None, sort: SortOptions | None) -> Any:
-        where = sql_filter(self._table, options)
+        parameters = self._exact(filter)
         terms = sql_order(self._table, self._model, sort)
-        if where is None or terms is None:
-            found = await self.query(options, sort)
+        if parameters is None or terms is None:
+            found = await self.query(filter, sort, limit=1)
             return found[0] if found else None
-        statement = select(self._table.c.payload).where(where).order_by(*terms).limit(1)
-        return await self._run(
-            lambda connection: connection.execute(statement).scalar(), write=False
+        statement = self._first_of(tuple(parameters), terms, sort)
+        text = await self._run(
+            lambda connection: statement.scalar(connection, parameters), write=False
         )
+        return None if text is None else decode(self._model, text)
+
+    def _exact(self, options: FilterOptions | None) -> dict[str, Any] | None:
+        """Return the parameters of a filter that only asks for exact values of columns."""
+        parameters: dict[str, Any] = {}
+        for field, operations in (options or {}).items():
+            if field not in self._fields or len(operations) != 1:
+                return None
+            value = operations.get("exact")
+            if value is None:
+                return None
+            parameters[f"key_{field}"] = value
+        return parameters
+
+    def _first_of(
+        self, parameters: tuple[str, ...], terms: list[Order], sort: SortOptions | None
+    ) -> Statement:
+        """Return the statement for the first record, built once for each kind of question.
+
+        Perf: building and hashing a statement takes ten times as long as running it.
+        """
+        kind = (parameters, *sort.values()) if sort else (parameters,)
+        statement = self._firsts.get(kind)
+        if statement is None:
+            columns = self._table.c
+            tests = [columns[name.removeprefix("key_")] == bindparam(name) for name in parameters]
+            statement = Statement(
+                select(columns.payload).where(true(), *tests).order_by(*terms).limit(1)
+            )
+            self._firsts[kind] = statement
+        return statement
 
     async def insert(self, items: Sequence[M]) -> None:
         if not items:
@@ -196,8 +198,8 @@ class SqlCollection(Collection[M]):
         def work(connection: Connection) -> None:
             try:
                 with all_or_none(connection, len(rows)):
-                    connection.execute(self._insert, rows)
-            except IntegrityError as error:
+                    self._insert.change_many(connection, rows)
+            except connection.dialect.loaded_dbapi.IntegrityError as error:
                 raise DuplicatedPrimaryKeyError(
                     f"{self._model.__name__} is there already, or is given twice; "
                     "update it instead."
@@ -224,7 +226,7 @@ class SqlCollection(Collection[M]):
         def put(connection: Connection, item: M) -> M:
             stored = self._merge(connection, item, update_fields)
             if stored is None:
-                connection.execute(self._insert, self._row(item))
+                self._insert.change(connection, self._row(item))
                 return item
             return stored
 
@@ -240,19 +242,19 @@ class SqlCollection(Collection[M]):
         """Update a record and return what is stored then, or None when it is not there."""
         key = self._key(item)
         if update_fields is not None:
-            text = connection.execute(self._get, key).scalar()
+            text = self._get.scalar(connection, key)
             if text is None:
                 return None
             old = decode(self._model, text)
             item = replace(old, **{field: getattr(item, field) for field in update_fields})
-        changed = connection.execute(self._update, {**self._row(item), **key}).rowcount
+        changed = self._update.change(connection, {**self._row(item), **key})
         return item if changed else None
 
     async def delete(self, items: Sequence[M]) -> None:
         def work(connection: Connection) -> None:
             with all_or_none(connection, len(items)):
                 for item in items:
-                    if not connection.execute(self._delete, self._key(item)).rowcount:
+                    if not self._delete.change(connection, self._key(item)):
                         raise self._missing(item)
 
         await self._run(work, write=True)
