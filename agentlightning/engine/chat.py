@@ -153,12 +153,14 @@ class ChatService:
     # -- shapes ---------------------------------------------------------------------------------
 
     def _render(self, request: ChatRequest) -> list[int]:
-        return render_prompt(
+        prompt = render_prompt(
             self.engine.tokenizer,
             request.messages,
             tools=request.tools,
             template_kwargs=request.template_kwargs,
         )
+        self.engine.check_prompt(prompt)
+        return prompt
 
     def _writer(self, request: ChatRequest) -> ChoiceWriter:
         return ChoiceWriter(

@@ -181,7 +181,7 @@ class Engine:
         """Like `generate`, for code without an event loop; cancel the future to withdraw."""
         params = params or SamplingParams()
         ids = tuple(prompt_ids)
-        self._check_prompt(ids)
+        self.check_prompt(ids)
         future: Future[Generation] = Future()
         room = self.context - len(ids)
         request = Request(
@@ -196,15 +196,21 @@ class Engine:
             on_token=on_token,
         )
         with self._changed:
-            self._check_alive()
-            if self._thread is None:
-                raise EngineError("the engine is not running; call start() first")
+            self._check_running()
             self._inbox.append(request)
             self._changed.notify_all()
         future.add_done_callback(lambda done: self._withdraw(request, done))
         return future
 
-    def _check_prompt(self, ids: tuple[int, ...]) -> None:
+    def check_prompt(self, ids: Sequence[int]) -> None:
+        """Refuse what `generate` would refuse, without sampling.
+
+        Raises:
+            ContextLengthError: The prompt leaves no room for a single token.
+            RequestError: The prompt is empty or holds an id outside the vocabulary.
+            EngineError: The engine is dead or not running.
+        """
+        self._check_running()
         if not ids:
             raise RequestError("the prompt is empty; send at least one token", param="messages")
         if not 0 <= min(ids) <= max(ids) < self.vocabulary:
@@ -360,6 +366,11 @@ class Engine:
         error = EngineDeadError(f"the engine's thread ended with an error: {self._death!r}")
         error.__cause__ = self._death
         return error
+
+    def _check_running(self) -> None:
+        self._check_alive()
+        if self._thread is None:
+            raise EngineError("the engine is not running; call start() first")
 
     def _check_alive(self) -> None:
         if self._death is not None:

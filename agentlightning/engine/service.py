@@ -1,0 +1,150 @@
+"""The engine as an upstream of the gateway: OpenAI's HTTP interface without a socket.
+
+Serves `POST /v1/chat/completions` (whole and streamed) and `GET /v1/models`; anything else is a
+404 in OpenAI's error shape.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import orjson
+
+from agentlightning.engine.chat import ChatService
+from agentlightning.engine.engine import Engine
+from agentlightning.errors import EngineError, RequestError
+from agentlightning.gateway.upstream import (
+    UpstreamCapabilities,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+
+__all__ = ["EngineUpstream"]
+
+logger = logging.getLogger(__name__)
+
+_JSON = {"content-type": "application/json"}
+_EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+
+
+class EngineUpstream:
+    """Implements `gateway.upstream.Upstream` on an engine in this process.
+
+    It does not own the engine: `aclose` leaves it running.
+    """
+
+    def __init__(self, engine: Engine, *, model: str) -> None:
+        """Serve `engine` under the name `model`."""
+        self._chat = ChatService(engine, model=model)
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        """Return what logs and error messages call it."""
+        return f"engine:{self._model}"
+
+    @property
+    def capabilities(self) -> UpstreamCapabilities:
+        """Return that it tells token ids, log-probabilities and versions."""
+        return UpstreamCapabilities(token_ids=True, logprobs=True, versions=True)
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Answer a request; mistakes of the client are answers, too.
+
+        A stream's status is known once its request is found right; an engine that fails later
+        ends the stream with an error event and without `[DONE]`.
+        """
+        try:
+            return await self._route(request)
+        except RequestError as error:
+            return _answer(error.status, error.to_body())
+        except EngineError as error:
+            return _answer(503, _engine_body(error))
+
+    async def aclose(self) -> None:
+        """Do nothing; whoever made the engine stops it."""
+
+    async def _route(self, request: UpstreamRequest) -> UpstreamResponse:
+        match request.method, request.path:
+            case "GET", "/v1/models":
+                return _answer(200, self._models())
+            case "POST", "/v1/chat/completions":
+                body = _decode(request.body)
+                if isinstance(body, dict) and body.get("stream") is True:
+                    return await self._stream(body)
+                return _answer(200, await self._chat.complete(body))
+            case method, path:
+                raise RequestError(
+                    f"the embedded engine serves no {method} {path}; it has "
+                    "POST /v1/chat/completions and GET /v1/models",
+                    status=404,
+                    error_code="not_found",
+                )
+
+    async def _stream(self, body: dict[str, Any]) -> UpstreamResponse:
+        chunks = self._chat.stream(body)
+        # The first chunk is made before anything is sampled, so errors still get a status.
+        first = await anext(chunks)
+        return UpstreamResponse(
+            status=200, headers=dict(_EVENTS), body=_events(first, chunks), on_close=chunks.aclose
+        )
+
+    def _models(self) -> dict[str, Any]:
+        engine = self._chat.engine
+        card = {
+            "id": self._model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "agentlightning",
+            "max_model_len": engine.context,
+            "weight_version": engine.version,
+        }
+        return {"object": "list", "data": [card]}
+
+
+async def _events(
+    first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any]]
+) -> AsyncGenerator[bytes]:
+    """Yield server-sent events, `[DONE]` last."""
+    try:
+        yield _event(first)
+        async for chunk in chunks:
+            yield _event(chunk)
+        yield b"data: [DONE]\n\n"
+    except EngineError as error:
+        logger.warning("stream broken off by the engine", extra={"reason": str(error)})
+        yield _event(_engine_body(error))
+    finally:
+        await chunks.aclose()
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(content) + b"\n\n"
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
+
+
+def _engine_body(error: EngineError) -> dict[str, Any]:
+    return {
+        "error": {
+            "message": str(error),
+            "type": "server_error",
+            "param": None,
+            "code": error.code,
+        }
+    }
+
+
+def _answer(status: int, content: dict[str, Any]) -> UpstreamResponse:
+    return UpstreamResponse(status=status, headers=dict(_JSON), body=_once(orjson.dumps(content)))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
