@@ -1,0 +1,124 @@
+"""The export thread starts by itself, stops when told, and survives forks."""
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.tracer.delivery import Delivery
+from agentlightning.tracer.exporter import ExportOptions, StoreExporter
+from agentlightning.types import Span
+
+
+class Holding(InMemoryLightningStore):
+    """A store whose calls hang until they are cancelled."""
+
+    async def add_many_spans(self, spans):
+        await asyncio.sleep(3600)
+        return spans
+
+
+def span(rollout_id, attempt_id):
+    return Span.from_attributes(attributes={}, rollout_id=rollout_id, attempt_id=attempt_id)
+
+
+async def rollout_of(store):
+    rollout = await store.start_rollout(input={})
+    return rollout.rollout_id, rollout.attempt.attempt_id
+
+
+def export_threads():
+    return [t for t in threading.enumerate() if t.name == "agl-span-export"]
+
+
+def test_reuse_after_shutdown():
+    """A span after the shutdown starts the thread again and arrives."""
+    store = InMemoryLightningStore(thread_safe=True)
+    ids = asyncio.run(rollout_of(store))
+    exporter = StoreExporter()
+    delivery = Delivery(*ids)
+    lane = exporter.lane(store)
+    for expected in (1, 2):
+        lane.put(delivery, span(*ids))
+        assert exporter.flush([delivery], timeout=30)
+        assert delivery.sent == expected
+        exporter.shutdown()
+        exporter.shutdown()
+        assert not export_threads()
+    asyncio.run(store.close())
+
+
+def test_shutdown_sends_what_is_queued():
+    """Nobody needs to flush before the shutdown."""
+    store = InMemoryLightningStore(thread_safe=True)
+    ids = asyncio.run(rollout_of(store))
+    exporter = StoreExporter(ExportOptions(linger_seconds=60))
+    delivery = Delivery(*ids)
+    lane = exporter.lane(store)
+    for _ in range(10):
+        lane.put(delivery, span(*ids))
+    exporter.shutdown(timeout=30)
+    assert (delivery.sent, delivery.dropped) == (10, 0)
+    assert len(asyncio.run(store.query_spans(ids[0]))) == 10
+    asyncio.run(store.close())
+
+
+def test_shutdown_with_a_hanging_store_drops_and_counts():
+    """What cannot be sent in time, in flight or queued, is counted as dropped."""
+    store = Holding(thread_safe=True)
+    ids = asyncio.run(rollout_of(store))
+    exporter = StoreExporter(ExportOptions(batch_size=4, linger_seconds=0))
+    delivery = Delivery(*ids)
+    lane = exporter.lane(store)
+    for _ in range(10):
+        lane.put(delivery, span(*ids))
+    assert not exporter.flush([delivery], timeout=0.05)
+    exporter.shutdown(timeout=0.05)
+    assert (delivery.sent, delivery.dropped, delivery.pending) == (0, 10, 0)
+    assert not export_threads()
+    asyncio.run(store.close())
+
+
+def test_lanes_of_closed_loops_are_forgotten():
+    """A tracer used in one short-lived event loop after another keeps no lane of the old ones."""
+    store = InMemoryLightningStore()
+    exporter = StoreExporter()
+
+    async def use():
+        ids = await rollout_of(store)
+        delivery = Delivery(*ids)
+        exporter.lane(store, asyncio.get_running_loop()).put(delivery, span(*ids))
+        await asyncio.to_thread(exporter.flush, [delivery], 30)
+        assert delivery.sent == 1
+
+    for _ in range(5):
+        asyncio.run(use())
+        assert len(exporter._lanes) <= 2
+    exporter.shutdown()
+    asyncio.run(store.close())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_starts_afresh():
+    """A child of a process that exports can export too, with a thread of its own."""
+    store = InMemoryLightningStore(thread_safe=True)
+    ids = asyncio.run(rollout_of(store))
+    exporter = StoreExporter()
+    delivery = Delivery(*ids)
+    exporter.lane(store).put(delivery, span(*ids))
+    assert exporter.flush([delivery], timeout=30)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            own = Delivery(*ids)
+            exporter.lane(store).put(own, span(*ids))
+            code = 0 if exporter.flush([own], timeout=30) and own.sent == 1 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    exporter.shutdown()
+    asyncio.run(store.close())
