@@ -101,7 +101,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def measure_latency(*, strategy: str, count: int) -> dict[str, Any]:
+def measure_latency(*, strategy: str, count: int, spread_seconds: float = 5.0) -> dict[str, Any]:
     """Measure enqueue to agent start, and agent end to algorithm, one rollout at a time."""
     start: list[float] = []
     end: list[float] = []
@@ -110,7 +110,7 @@ def measure_latency(*, strategy: str, count: int) -> dict[str, Any]:
         await publish_resources(store)
         for index in range(count + 1):
             # Arrivals spread over the five seconds that 0.3.0 sleeps between two polls.
-            await asyncio.sleep(0.05 + 5.0 * (index * 7 % 10) / 10)
+            await asyncio.sleep(0.05 + spread_seconds * (index * 7 % 10) / 10)
             rollout = await store.enqueue_rollout({"enqueued_at": time.time()})
             finished = await wait_finished(store, [rollout.rollout_id])
             seen = time.time()
