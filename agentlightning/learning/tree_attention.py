@@ -168,10 +168,11 @@ class _TreeAttention(torch.autograd.Function):
                 _columns(value, chunk),
             )
             scores = _scores(q, k, chunk, scale)
-            norm = scores.logsumexp(-1, keepdim=True)
-            prob = scores.sub_(norm).exp_().to(v.dtype).view(*q.shape[:3], -1)
+            peak = scores.amax(-1, keepdim=True)
+            total = scores.sub_(peak).exp_().sum(-1, keepdim=True)
+            prob = scores.div_(total).to(v.dtype).view(*q.shape[:3], -1)
             _unfold(prob @ v, chunk, output)
-            norms.append(norm)
+            norms.append(peak.add_(total.log_()))
         ctx.save_for_backward(query, key, value, output, *norms)
         ctx.blocks, ctx.scale = blocks, scale
         return output
