@@ -21,14 +21,16 @@ async def run_algorithm_worker(
     algorithm: AlgorithmBundle,
     own_store: LightningStore,
     writer: Connection,
+    released: ExecutionEvent,
     store: LightningStore,  # noqa: ARG001 - the place of a runner bundle's argument.
     worker_id: int,  # noqa: ARG001 - likewise.
     event: ExecutionEvent,
 ) -> None:
     """Serve the store, send a client of it through `writer`, and run the algorithm.
 
-    With its first four arguments bound this is a runner bundle, so that the supervisor can watch
-    the algorithm as it watches runners.
+    The server stays until `released` is set, for the runner settles its last rollouts with it.
+    With all but the last three arguments bound this is a runner bundle, so that the supervisor
+    can watch the algorithm as it watches runners.
     """
     async with serve(own_store) as (near, far):
         writer.send(far)
@@ -36,6 +38,7 @@ async def run_algorithm_worker(
             await algorithm(near, event)
         finally:
             event.set()
+            await asyncio.to_thread(released.wait)
 
 
 async def receive_store(reader: Connection, ended: asyncio.Event) -> LightningStore | None:

@@ -68,6 +68,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
         *,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
         token: str | None = None,
+        crash_budget: int = 5,
     ) -> None:
         """Set the layout. Arguments come before environment variables, these before defaults.
 
@@ -86,6 +87,8 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
             allowed_exit_codes: Codes with which a runner may end after the stop signal.
             start_method: How processes start; None forks where that is safe, else spawns.
             token: Secret between server and runners; a host other than loopback needs one.
+            crash_budget: How often in a row a runner may die and be started again; a minute of
+                life ends the row.
 
         Raises:
             ConfigurationError: A value is unknown or they do not fit together.
@@ -106,6 +109,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
         self.terminate_timeout = terminate_timeout
         self.allowed_exit_codes = tuple(allowed_exit_codes)
         self.start_method = start_method
+        self.crash_budget = crash_budget
         self._token = token
         if n_runners < 1:
             raise ConfigurationError(f"n_runners is {n_runners}; it must be 1 or more.")
@@ -185,9 +189,10 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
         self, algorithm: AlgorithmBundle, runner: RunnerBundle, store: LightningStore
     ) -> None:
         event = MultiprocessingEvent()
+        released = MultiprocessingEvent()
         reader, writer = multiprocessing.Pipe(duplex=False)
-        bundle = partial(run_algorithm_worker, self._served, algorithm, store, writer)
-        fleet = self._start_fleet(bundle, event, RestartPolicy(crash_budget=0))
+        bundle = partial(run_algorithm_worker, self._served, algorithm, store, writer, released)
+        fleet = self._start_fleet(bundle, event, crash_budget=0)
         algorithm_ended = asyncio.Event()
 
         async def main(_: InterruptGuard) -> None:
@@ -203,9 +208,11 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
                 far = await receive_store(reader, algorithm_ended)
                 if far is not None:
                     await self._run_one(runner, far, event)
+                    released.set()
                     await algorithm_ended.wait()
             finally:
                 event.set()
+                released.set()
                 await asyncio.to_thread(fleet.stop)
 
         self._run(main, event, fleet=fleet)
@@ -273,7 +280,7 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
         self,
         bundle: RunnerBundle,
         event: MultiprocessingEvent,
-        restart: RestartPolicy | None = None,
+        crash_budget: int | None = None,
     ) -> Fleet:
         context = choose_context(self.start_method)
         plan = FleetPlan(
@@ -285,7 +292,9 @@ class ClientServerExecutionStrategy(ExecutionStrategy):
             graceful_seconds=self.graceful_timeout,
             terminate_seconds=self.terminate_timeout,
             allowed_exit_codes=self.allowed_exit_codes,
-            restart=restart or RestartPolicy(),
+            restart=RestartPolicy(
+                crash_budget=self.crash_budget if crash_budget is None else crash_budget
+            ),
         )
         fleet = Fleet(context, plan)
         fleet.start()

@@ -116,4 +116,8 @@ class InterruptGuard:
     def _lose_patience(self) -> None:
         if self._impatient:
             self._out_of_patience = True
-            signal.raise_signal(signal.SIGINT)
+            if hasattr(signal, "pthread_kill"):
+                # To the main thread itself, so that a blocking system call there is broken off.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            else:
+                signal.raise_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from agentlightning.execution import ClientServerExecutionStrategy
+from agentlightning.execution import ClientServerExecutionStrategy, SharedMemoryExecutionStrategy
 from agentlightning.store.memory import InMemoryLightningStore
 from tests.execution import bundles
 
@@ -18,12 +18,15 @@ from tests.execution import bundles
 def main(scenario: str, folder: Path, start_method: str) -> None:
     """Run one scenario until somebody ends it."""
     stubborn = scenario == "stubborn"
-    strategy = ClientServerExecutionStrategy(
-        n_runners=2,
-        graceful_timeout=60.0 if stubborn else 0.3,
-        terminate_timeout=5.0,
-        start_method=start_method,
-    )
+    if scenario == "threads":
+        strategy = SharedMemoryExecutionStrategy(graceful_delay=0.3)
+    else:
+        strategy = ClientServerExecutionStrategy(
+            n_runners=2,
+            graceful_timeout=60.0 if stubborn else 0.3,
+            terminate_timeout=5.0,
+            start_method=start_method,
+        )
     agent = bundles.Sleeps(folder, stubborn=stubborn)
     algorithm = (
         bundles.blocking if scenario == "blocking" else partial(bundles.enqueue_and_wait, [1, 2])

@@ -1,6 +1,7 @@
 """Algorithm and runners as real processes around a real store server."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -85,7 +86,24 @@ def test_a_rollout_that_kills_its_runners_fails_alone():
 def test_runners_that_cannot_start_end_the_run():
     """When a runner dies again and again, the algorithm is cancelled and the reason raised."""
     with pytest.raises(ExecutionError, match="no licence for this runner"):
-        execute(bundles.wait_for_ever, bundles.crash_at_start)
+        execute(bundles.wait_for_ever, bundles.crash_at_start, crash_budget=1)
+
+
+def test_a_killed_supervisor_ends_the_run(tmp_path):
+    """When the supervisor dies, the runners die with it and the run ends with the reason."""
+
+    async def kill_supervisor(store, event):
+        await store.enqueue_rollout(1)
+        while not (tmp_path / "agent-1.json").exists():
+            await asyncio.sleep(0.02)
+        supervisor, _, agents_child = json.loads((tmp_path / "agent-1.json").read_text())
+        os.kill(supervisor, signal.SIGKILL)
+        os.kill(agents_child, signal.SIGKILL)
+        await asyncio.sleep(60)
+
+    with pytest.raises(ExecutionError, match="supervisor of the workers"):
+        execute(kill_supervisor, partial(bundles.run_agents, bundles.Sleeps(tmp_path)))
+    assert_gone(tmp_path)
 
 
 def test_errors_of_the_algorithm_come_out():
@@ -190,11 +208,14 @@ def start_program(scenario, folder, start_method="fork"):
         start_new_session=True,
         stderr=subprocess.PIPE,
     )
-    wanted = ["started"] if scenario == "blocking" else ["agent-1.json", "agent-2.json"]
+    wanted = {"blocking": ["started"], "threads": ["agent-1.json"]}.get(
+        scenario, ["agent-1.json", "agent-2.json"]
+    )
     deadline = time.monotonic() + 40
     while not all((folder / name).exists() for name in wanted):
-        assert program.poll() is None, program.stderr.read().decode()
-        assert time.monotonic() < deadline, "the program does not start its agents"
+        if program.poll() is not None or time.monotonic() > deadline:
+            os.killpg(program.pid, signal.SIGKILL)
+            raise AssertionError(program.communicate()[1].decode())
         time.sleep(0.02)
     if scenario == "blocking":
         time.sleep(1.5)
@@ -204,12 +225,13 @@ def start_program(scenario, folder, start_method="fork"):
 def ended(program, timeout=40):
     """Wait for the program; return its exit code and what it said."""
     try:
-        _, said = program.communicate(timeout=timeout)
+        code = program.wait(timeout)
     finally:
-        if program.poll() is None:
+        # In threads mode the agents' own children are in the program's group; runners never are.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
-            program.communicate()
-    return program.returncode, said.decode()
+        said = program.communicate()[1].decode()
+    return code, said
 
 
 def assert_gone(folder, timeout=10):
@@ -251,6 +273,16 @@ def test_one_interrupt_ends_in_order(tmp_path):
         "1": ["requeuing", ["interrupted"]],
         "2": ["requeuing", ["interrupted"]],
     }
+
+
+def test_one_interrupt_ends_threads_in_order(tmp_path):
+    """The threads strategy answers Ctrl-C in the same way."""
+    program = start_program("threads", tmp_path)
+    program.send_signal(signal.SIGINT)
+    code, said = ended(program)
+    assert code not in {0, None}, said
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert state["1"][:2] == ["requeuing", ["interrupted"]]
 
 
 def test_two_interrupts_end_at_once(tmp_path):
