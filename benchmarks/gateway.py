@@ -37,7 +37,8 @@ def null_answer(tokens: int) -> bytes:
         "token_ids": ids,
     }
     answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
-    body = json.dumps({**answer, "choices": [choice], "prompt_token_ids": ids}).encode()
+    whole = {**answer, "choices": [choice], "prompt_token_ids": ids}
+    body = json.dumps(whole, separators=(",", ":")).encode()
     return HEAD % len(body) + body
 
 
@@ -78,12 +79,11 @@ def run_upstream(pipe: Connection, tokens: int) -> None:
 
 
 def run_gateway(pipe: Connection, upstream_port: int) -> None:
-    from agentlightning.store.memory import InMemoryLightningStore
-
     from agentlightning.gateway.http_upstream import HttpUpstream
     from agentlightning.gateway.models import ModelRoute
     from agentlightning.gateway.server import Gateway
     from agentlightning.gateway.upstream import UpstreamCapabilities
+    from agentlightning.store.memory import InMemoryLightningStore
 
     async def serve() -> None:
         store = InMemoryLightningStore(thread_safe=True)

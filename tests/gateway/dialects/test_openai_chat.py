@@ -34,7 +34,7 @@ answers = st.builds(
         ),
         max_size=2,
     ),
-    write_bytes=st.sampled_from([None, 1, 7, 50]),
+    write_bytes=st.sampled_from([None, 11, 64]),
     spaced=st.booleans(),
     line_end=st.sampled_from(["\n", "\r\n"]),
 )
