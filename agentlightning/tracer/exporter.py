@@ -109,16 +109,15 @@ class StoreExporter:
             lane.hurry()
         for lane in lanes:
             lane.idle.wait(max(0.0, deadline - monotonic()))
+        # The lock is held to the end: a span that comes meanwhile starts a new thread after it.
         with self._lock:
-            if self._loop is not loop:
+            if loop is None or thread is None or self._loop is not loop:
                 return
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
             self._loop = self._thread = None
-        if loop is None or thread is None:
-            return
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        for lane in lanes:
-            lane.abandon()
+            for lane in lanes:
+                lane.abandon()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

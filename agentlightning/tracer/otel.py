@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from agentlightning._internal.clock import now
 from agentlightning._internal.ids import attempt_trace_id
 from agentlightning.errors import ConfigurationError, TracerError
+from agentlightning.instrumentation.threads import instrument_threads, uninstrument_threads
 from agentlightning.tracer.active import swap_active_tracer, with_active_tracer_context
 from agentlightning.tracer.base import Tracer
 from agentlightning.tracer.delivery import Delivery
@@ -62,6 +63,7 @@ class OtelTracer(Tracer):
 
     def _start_empty(self) -> None:
         self._otel_tracer: otel_trace.Tracer | None = None
+        self._workers: set[int] = set()
         self._exporter = StoreExporter(self.export)
         self._last_scope: TraceScope | None = None
         self._deliveries: OrderedDict[tuple[str, str], Delivery] = OrderedDict()
@@ -80,17 +82,31 @@ class OtelTracer(Tracer):
         self, worker_id: int, store: "LightningStore | None" = None, *args: Any, **kwargs: Any
     ) -> None:
         """Make the tracer provider, once per object; it also becomes OpenTelemetry's global one
-        if the process has none, so that instrumented libraries reach us.
+        if the process has none, so that instrumented libraries reach us. Thread pools carry
+        context while any worker is set up.
         """
         super().init_worker(worker_id, store, *args, **kwargs)
+        with self._lock:
+            if worker_id not in self._workers:
+                self._workers.add(worker_id)
+                instrument_threads()
         if self._otel_tracer is None:
             provider = _make_provider()
             _reach_global_provider(provider)
             self._otel_tracer = provider.get_tracer("agentlightning")
 
     def teardown_worker(self, worker_id: int, *args: Any, **kwargs: Any) -> None:
-        """Send what is left and stop the export thread; the provider stays."""
-        self._exporter.shutdown()
+        """Undo `init_worker`; the last one sends what is left and stops the export thread.
+
+        The provider stays.
+        """
+        with self._lock:
+            if worker_id in self._workers:
+                self._workers.remove(worker_id)
+                uninstrument_threads()
+            last = not self._workers
+        if last:
+            self._exporter.shutdown()
         super().teardown_worker(worker_id, *args, **kwargs)
 
     def _started(self) -> otel_trace.Tracer:

@@ -6,6 +6,7 @@ import gc
 import pickle
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import trace as otel_trace
@@ -13,6 +14,7 @@ from opentelemetry import trace as otel_trace
 from agentlightning._internal.ids import attempt_trace_id
 from agentlightning.emitter import emit_message, emit_reward, operation, span
 from agentlightning.errors import TracerError
+from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.tracer import get_active_tracer
 from agentlightning.tracer.otel import OtelTracer
 
@@ -171,6 +173,40 @@ async def test_spans_of_child_threads(store, tracer, begin):
             thread.join()
     child = next(s for s in await stored(store, ids) if s.name == "agentlightning.message")
     assert child.parent_id == parent.id
+
+
+async def test_spans_of_thread_pools(store, tracer, begin):
+    """Work that an agent gives to a pool belongs to it, also on a pool that others share."""
+    tracer.init_worker(0, store)
+    everything = [await begin(store) for _ in range(10)]
+
+    async def agent(ids, pool):
+        async with tracer.trace_context(**ids):
+            loop = asyncio.get_running_loop()
+            body = ids["rollout_id"]
+            waiting = [loop.run_in_executor(pool, emit_message, body) for _ in range(5)]
+            await asyncio.gather(*waiting)
+
+    with ThreadPoolExecutor(3) as pool:
+        await asyncio.gather(*(agent(ids, pool) for ids in everything))
+    for ids in everything:
+        spans = await stored(store, ids)
+        assert [s.attributes["agentlightning.message.body"] for s in spans] == (
+            [ids["rollout_id"]] * 5
+        )
+
+
+async def test_one_of_several_workers_ends(store, tracer, begin):
+    """A worker that stops takes nothing from the others that share its tracer."""
+    ids = await begin(store)
+    tracer.init_worker(1, store)
+    tracer.init_worker(2)
+    async with tracer.trace_context(**ids):
+        emit_message("a")
+        tracer.teardown_worker(1)
+        emit_message("b")
+    assert tracer.export_counts(**ids) == (2, 0)
+    tracer.teardown_worker(2)
 
 
 async def test_an_explicit_opentelemetry_context_decides(store, tracer, begin):
@@ -375,11 +411,9 @@ async def test_nothing_is_kept_of_spans_that_never_end(tracer):
     assert scope() is None
 
 
-def test_the_export_thread_ends(tracer):
+def test_the_export_thread_ends():
     """After the tracer's life no thread of it is left."""
     made = OtelTracer()
-    from agentlightning.store.memory import InMemoryLightningStore
-
     store = InMemoryLightningStore()
 
     async def body():
