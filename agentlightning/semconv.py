@@ -69,8 +69,10 @@ class LightningSpanAttributes(StrEnum):
 class RewardAttributes(StrEnum):
     """Last part of `agentlightning.reward.<i>.<part>`."""
 
-    NAME = "name"
-    VALUE = "value"
+    REWARD_NAME = "name"
+    REWARD_VALUE = "value"
+    NAME = REWARD_NAME
+    VALUE = REWARD_VALUE
 
 
 class LinkAttributes(StrEnum):

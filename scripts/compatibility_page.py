@@ -16,7 +16,8 @@ HEAD = """\
 # Compatibility with 0.3.0
 
 A program written for Agent Lightning 0.3.0 runs on this package unchanged, except for what is listed here. The names and
-parameters of the release are compared with ours by a test, and this page is made from its list of exceptions, so it is whole.
+parameters of the release are compared with ours by a test, and this page is made from its list of exceptions. Bugs of 0.3.0 are
+not kept: `cancelled` is final, every ended attempt has an end time, and errors have classes instead of a traceback in the reply.
 `import agent_lightning` names the same package.
 """
 
@@ -33,12 +34,18 @@ def page(pending: dict[str, dict[str, str]]) -> str:
     for key, (title, introduction) in SECTIONS.items():
         reasons: defaultdict[str, list[str]] = defaultdict(list)
         for place, reason in pending.get(key, {}).items():
-            reasons[reason].append(f"`{place.removeprefix('agentlightning:').replace(':', '.')}`")
+            reasons[reason].append(f"`{readable(place)}`")
         if reasons:
             rows = [f"| {', '.join(places)} | {reason} |" for reason, places in reasons.items()]
             table = "\n".join(["| name | why |", "|---|---|", *rows])
             parts.append(f"## {title}\n\n{introduction}\n\n{table}\n")
     return "\n".join(parts)
+
+
+def readable(place: str) -> str:
+    """Return an entry of the list as a person would write the name."""
+    name = place.removeprefix("agentlightning:").removeprefix("agentlightning.").split(" ")[0]
+    return name.rstrip("*").rstrip(".:(").replace(":", ".")
 
 
 def main() -> int:

@@ -155,7 +155,7 @@ def is_offered_by(module: Any, name: str, value: Any) -> bool:
         owner = value.__module__ or ""
         return owner.startswith(module.__name__) if is_package else owner == module.__name__
     is_alias = is_package and getattr(typing, name, None) is not value
-    return is_alias or name.isupper()
+    return is_alias or (name.isupper() and isinstance(value, str | int | float | list | tuple))
 
 
 def surface(modules: list[str]) -> dict[str, dict[str, Any]]:
