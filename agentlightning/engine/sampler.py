@@ -132,7 +132,7 @@ class Sampler:
 
     @torch.inference_mode()
     def step(self, *, admit: bool = True) -> bool:
-        """Do one round of work; returns whether there was any.
+        """Do one round of work; returns whether more is left to do.
 
         Args:
             admit: Whether waiting requests may join.
@@ -145,7 +145,7 @@ class Sampler:
             self._prefill(groups)
         if self._rows:
             self._decode()
-        return bool(groups or self._rows)
+        return bool(self._rows or (admit and self._waiting))
 
     # -- admission ------------------------------------------------------------------------------
 
