@@ -6,6 +6,7 @@ thread and a connection of their own and see the last committed state.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -52,9 +53,10 @@ def _transact(connection: Connection, job: Job[Any], work: Work[R]) -> R:
 
 
 class _Block:
-    """An atomic block that its caller keeps open; the writer's thread serves it alone."""
+    """An atomic block that a task keeps open; the writer's thread serves it alone."""
 
     def __init__(self) -> None:
+        self.task = asyncio.current_task()
         self.jobs: Line = queue.SimpleQueue()
         self.failed = False
 
@@ -138,11 +140,16 @@ class SqlLightningCollections(LightningCollections):
             connection = thread.own_connection()
             if connection is not None:
                 return work(connection)
-        block = self._block.get()
+        block = self._own_block()
         if block is not None:
             return await self._writer.call(lambda connection, _: work(connection), block.jobs)
         thread = self._writer if write else self._reader
         return await thread.call(lambda connection, job: _transact(connection, job, work))
+
+    def _own_block(self) -> _Block | None:
+        """Return the block that this task has open; tasks it started do not belong to it."""
+        block = self._block.get()
+        return block if block is not None and block.task is asyncio.current_task() else None
 
     async def execute(
         self,
@@ -168,7 +175,7 @@ class SqlLightningCollections(LightningCollections):
         labels: Sequence[AtomicLabels] | None = None,
         **kwargs: Any,
     ) -> AsyncGenerator[LightningCollections]:
-        if self._block.get() is not None or (mode == "r" and not snapshot):
+        if self._own_block() is not None or (mode == "r" and not snapshot):
             yield self
             return
         block = _Block()
