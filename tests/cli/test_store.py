@@ -16,9 +16,12 @@ from agentlightning._internal.clock import monotonic
 from agentlightning.cli import main
 from agentlightning.errors import UnauthorizedError
 from agentlightning.store.client_server import LightningStoreClient
-from agentlightning.types import EnqueueRolloutRequest
+from agentlightning.types import EnqueueRolloutRequest, RolloutConfig
 
 ROOT = Path(__file__).parents[2]
+
+LEASE = RolloutConfig(unresponsive_seconds=1.0, max_attempts=3, retry_condition=["unresponsive"])
+"""A claim that was stored but not answered before the kill comes back when its lease ends."""
 
 
 def free_port() -> int:
@@ -60,7 +63,7 @@ async def test_killed_and_started_again(tmp_path: Path):
     async def algorithm() -> list[str]:
         ids: list[str] = []
         for index in range(total // 10):
-            requests = [EnqueueRolloutRequest(input=index) for _ in range(10)]
+            requests = [EnqueueRolloutRequest(input=index, config=LEASE) for _ in range(10)]
             ids += [r.rollout_id for r in await client.enqueue_many_rollouts(requests)]
             await asyncio.sleep(0.1)
         return ids
@@ -85,14 +88,6 @@ async def test_killed_and_started_again(tmp_path: Path):
             await asyncio.to_thread(second.__enter__)
             try:
                 ids = await enqueueing
-                # A claim that was stored but not answered before the kill stays with its worker;
-                # without a lease on the rollout only this requeue gives it back.
-                while len(done) < total:
-                    lost = await client.query_rollouts(status_in=["preparing"])
-                    await asyncio.sleep(0.3)
-                    for rollout in await client.query_rollouts(status_in=["preparing"]):
-                        if rollout.rollout_id in {r.rollout_id for r in lost} - done:
-                            await client.update_rollout(rollout.rollout_id, status="requeuing")
                 await asyncio.gather(*runners)
                 assert done == set(ids)
                 assert len(set(ids)) == total

@@ -15,7 +15,7 @@ from agentlightning.store.http.schemas import (
     SequenceIdsRequest,
     SpanSearch,
 )
-from agentlightning.store.http.wire import page_body, span_from_wire
+from agentlightning.store.http.wire import page_body, span_from_wire, span_to_wire
 from agentlightning.types import PaginatedResult, Span
 
 __all__ = ["OPERATIONS", "SequenceIdAnswer", "SpansStored", "StoredSpan"]
@@ -49,9 +49,10 @@ class SequenceIdsAnswer(BaseModel):
     sequence_ids: list[int]
 
 
-async def add_span(exchange: Exchange) -> Span | None:
+async def add_span(exchange: Exchange) -> Span | dict[str, Any] | None:
     """Store one span; null when it was stored before."""
-    return await exchange.store.add_span(span_from_wire(exchange.json()))
+    stored = await exchange.store.add_span(span_from_wire(exchange.json()))
+    return None if stored is None else span_to_wire(stored)
 
 
 async def add_spans(exchange: Exchange) -> dict[str, Any]:
@@ -95,7 +96,8 @@ async def search_spans(exchange: Exchange) -> dict[str, Any]:
 
 async def _spans(exchange: Exchange, search: SpanSearch) -> dict[str, Any]:
     found = await exchange.store.query_spans(**search.checked())
-    return page_body(found, search.limit, search.offset)
+    page = page_body(found, search.limit, search.offset)
+    return {**page, "items": [span_to_wire(span) for span in page["items"]]}
 
 
 async def next_sequence_id(exchange: Exchange) -> dict[str, int]:

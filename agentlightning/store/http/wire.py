@@ -1,8 +1,8 @@
 """JSON on the wire: fast encoding of our models, and decoding that trusts nobody.
 
 Shapes are those of the models themselves. Numbers that JSON cannot hold (NaN, infinities) are
-written as null, except in span attributes, where they become the strings `NaN`, `Infinity` and
-`-Infinity`, so that the span is kept and the oddity stays visible.
+written as null, except in span attributes: there they become the strings `NaN`, `Infinity` and
+`-Infinity`, and `NON_FINITE_FIELD` beside the attributes names those that were numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ __all__ = [
     "page_body",
     "rollout_from_wire",
     "span_from_wire",
+    "span_to_wire",
 ]
+
+NON_FINITE_FIELD: Final = "non_finite_attributes"
 
 MAX_INTEGER: Final = 2**53
 """Largest magnitude that every JSON reader keeps exact."""
@@ -126,24 +129,33 @@ def rollout_from_wire(raw: dict[str, Any]) -> Rollout | AttemptedRollout:
 
 def encode_spans(spans: Sequence[Span]) -> bytes:
     """Return the JSON list of spans as `span_from_wire` reads its items."""
-    return encode([_finite(span) for span in spans])
+    return encode([span_to_wire(span) for span in spans])
 
 
-def _finite(span: Span) -> Span | dict[str, Any]:
-    odd = {
-        key: _number_name(value)
-        for key, value in span.attributes.items()
-        if type(value) is float and not math.isfinite(value)
-    }
+def span_to_wire(span: Span) -> Span | dict[str, Any]:
+    """Return what `encode` takes for a span: itself, unless it holds NaN or infinities."""
+    odd: dict[str, Any] = {}
+    for key, value in span.attributes.items():
+        if type(value) is float:
+            if not math.isfinite(value):
+                odd[key] = _number_name(value)
+        elif type(value) is list and value and type(value[0]) is float:
+            numbers = cast("list[float]", value)
+            # A sum shows an odd number among thousands in a microsecond.
+            if not math.isfinite(sum(numbers)):
+                odd[key] = [_number_name(number) for number in numbers]
     if not odd:
         return span
-    return {**_plain(span), "attributes": {**span.attributes, **odd}}
+    fields = _plain(span)
+    return {**fields, "attributes": {**span.attributes, **odd}, NON_FINITE_FIELD: [*odd]}
 
 
-def _number_name(value: float) -> str:
+def _number_name(value: float) -> float | str:
     if math.isnan(value):
         return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def span_from_wire(raw: Any) -> Span:
@@ -153,6 +165,8 @@ def span_from_wire(raw: Any) -> Span:
         ValidationError: A field is missing or of the wrong type.
         UnprocessableError: The sequence id is out of range.
     """
+    if type(raw) is dict and NON_FINITE_FIELD in raw:
+        raw = _with_odd_numbers(cast("dict[str, Any]", raw))
     span = _validated_span(raw)
     if not 0 <= span.sequence_id <= MAX_INTEGER:
         raise UnprocessableError(
@@ -160,6 +174,22 @@ def span_from_wire(raw: Any) -> Span:
             "or a positive number."
         )
     return span
+
+
+def _with_odd_numbers(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a raw span with the numbers that `span_to_wire` had spelled out."""
+    restored = {key: value for key, value in raw.items() if key != NON_FINITE_FIELD}
+    names, attributes = raw[NON_FINITE_FIELD], raw.get("attributes")
+    if not isinstance(names, list) or not isinstance(attributes, dict):
+        raise UnprocessableError(f"{NON_FINITE_FIELD} must list keys of attributes.")
+    restored["attributes"] = attributes = dict(cast("dict[str, Any]", attributes))
+    try:
+        for name in cast("list[str]", names):
+            value = attributes[name]
+            attributes[name] = [*map(float, value)] if type(value) is list else float(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnprocessableError(f"{NON_FINITE_FIELD} names no number: {error}.") from error
+    return restored
 
 
 def _validated_span(raw: Any) -> Span:

@@ -146,12 +146,29 @@ def test_what_is_no_json_is_refused():
         encode({"task": object()})
 
 
-def test_non_finite_attributes_keep_the_span():
-    """NaN and infinities in attributes travel as their names, and the original is not changed."""
-    span = Span.from_attributes(attributes={"loss": math.nan, "up": math.inf, "down": -math.inf})
-    back = span_from_wire(decode(encode_spans([span]))[0])
-    assert back.attributes == {"loss": "NaN", "up": "Infinity", "down": "-Infinity"}
-    assert math.isnan(span.attributes["loss"])  # type: ignore[arg-type]
+def test_non_finite_attributes_survive():
+    """NaN and infinities in attributes travel by name, and come back as numbers."""
+    attributes = {"loss": math.nan, "up": math.inf, "steps": [1.0, -math.inf], "text": "NaN"}
+    sent = encode_spans([Span.from_attributes(attributes=attributes)])
+    (raw,) = json.loads(sent)
+    assert raw["attributes"] == {
+        "loss": "NaN",
+        "up": "Infinity",
+        "steps": [1.0, "-Infinity"],
+        "text": "NaN",
+    }
+    back = span_from_wire(decode(sent)[0])
+    assert math.isnan(back.attributes.pop("loss"))  # type: ignore[arg-type]
+    assert back.attributes == {"up": math.inf, "steps": [1.0, -math.inf], "text": "NaN"}
+    assert back.model_extra == {}
+
+
+@pytest.mark.parametrize("names", [3, ["other"], ["text"], [["a"]], [None]])
+def test_wrong_names_of_odd_numbers_are_refused(names: Any):
+    """A span that names attributes which are no numbers is refused."""
+    raw = Span.from_attributes(attributes={"text": "a"}).model_dump()
+    with pytest.raises(UnprocessableError):
+        span_from_wire({**raw, "non_finite_attributes": names})
 
 
 def test_null_attributes_are_left_out():
