@@ -14,9 +14,16 @@ from typing import Any
 
 __all__ = ["instrument_threads", "uninstrument_threads"]
 
-_lock = threading.Lock()
-_users = 0
-_submit = ThreadPoolExecutor.submit
+Submit = Callable[..., Future[Any]]
+
+
+class _Patch:
+    """The patched method; there is one class of pools per process, so there is one of these."""
+
+    lock = threading.Lock()
+    users = 0
+    original: Submit = ThreadPoolExecutor.submit
+    ours: Submit | None = None
 
 
 def instrument_threads() -> None:
@@ -24,27 +31,30 @@ def instrument_threads() -> None:
 
     It may be called several times, and lasts until `uninstrument_threads` was called as often.
     """
-    global _users  # noqa: PLW0603 - the patched class is one per process, so is the count.
-    with _lock:
-        _users += 1
-        if _users == 1:
-            ThreadPoolExecutor.submit = _submit_in_context
+    with _Patch.lock:
+        _Patch.users += 1
+        if _Patch.users == 1:
+            _Patch.original = ThreadPoolExecutor.submit
+            _Patch.ours = _carrying_context(_Patch.original)
+            ThreadPoolExecutor.submit = _Patch.ours
 
 
 def uninstrument_threads() -> None:
     """Undo one `instrument_threads`; harmless when there was none."""
-    global _users  # noqa: PLW0603 - the patched class is one per process, so is the count.
-    with _lock:
-        if _users == 0:
+    with _Patch.lock:
+        if _Patch.users == 0:
             return
-        _users -= 1
+        _Patch.users -= 1
         # Another library may have wrapped `submit` since; then ours stays below it.
-        if _users == 0 and ThreadPoolExecutor.submit is _submit_in_context:
-            ThreadPoolExecutor.submit = _submit
+        if _Patch.users == 0 and ThreadPoolExecutor.submit is _Patch.ours:
+            ThreadPoolExecutor.submit = _Patch.original
 
 
-@functools.wraps(_submit)
-def _submit_in_context(
-    self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-) -> Future[Any]:
-    return _submit(self, contextvars.copy_context().run, fn, *args, **kwargs)
+def _carrying_context(submit: Submit) -> Submit:
+    @functools.wraps(submit)
+    def submit_in_context(
+        self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        return submit(self, contextvars.copy_context().run, fn, *args, **kwargs)
+
+    return submit_in_context

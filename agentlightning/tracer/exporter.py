@@ -32,10 +32,11 @@ class StoreExporter:
 
     def __init__(self, options: ExportOptions | None = None) -> None:
         self.options = options or ExportOptions()
-        self._reset()
+        self.forget()
         _exporters.add(self)
 
-    def _reset(self) -> None:
+    def forget(self) -> None:
+        """Start afresh without stopping anything; for a forked child, which has no threads."""
         self._lock = threading.Lock()
         self._lanes: dict[tuple[int, int], Lane] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,7 +141,7 @@ _exporters: "weakref.WeakSet[StoreExporter]" = weakref.WeakSet()
 
 def _restart_in_child() -> None:
     for exporter in list(_exporters):
-        exporter._reset()  # noqa: SLF001 - this module's own class.
+        exporter.forget()
 
 
 if hasattr(os, "register_at_fork"):

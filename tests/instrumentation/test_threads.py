@@ -49,6 +49,28 @@ def test_it_is_undone_by_the_last_user():
     assert ThreadPoolExecutor.submit is original
 
 
+def test_another_wrapper_on_top(monkeypatch):
+    """A library that wrapped `submit` after us keeps working, whatever the order of undoing."""
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", ThreadPoolExecutor.submit)
+    instrument_threads()
+    below = ThreadPoolExecutor.submit
+    calls = []
+
+    def theirs(self, fn, /, *args, **kwargs):
+        calls.append(fn)
+        return below(self, fn, *args, **kwargs)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", theirs)
+    uninstrument_threads()
+    assert ThreadPoolExecutor.submit is theirs
+    instrument_threads()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(int, "3").result() == 3
+    uninstrument_threads()
+    assert ThreadPoolExecutor.submit is theirs
+    assert len(calls) == 1
+
+
 def test_errors_and_results_come_through(instrumented):
     """The future is the one of the function itself."""
     with ThreadPoolExecutor(1) as pool:
