@@ -29,7 +29,7 @@ DEFAULT_LLM_CALL = r"openai\.chat\.completion"
 class TraceTree:
     """One span and the trees below it. Override `span_to_triplet` to read calls differently."""
 
-    def __init__(self, id: str, span: Span, children: "list[TraceTree] | None" = None) -> None:  # noqa: A002 - Compat 0.3.0
+    def __init__(self, id: str, span: Span, children: "list[TraceTree] | None" = None) -> None:
         self.id = id
         self.span = span
         self.children = children or []
@@ -69,7 +69,7 @@ class TraceTree:
             yield node, parent
             stack.extend((child, node) for child in reversed(node.children))
 
-    def find_id(self, id: str) -> "TraceTree | None":  # noqa: A002 - Compat 0.3.0
+    def find_id(self, id: str) -> "TraceTree | None":
         """Return the node with this id, or None."""
         return next((node for node, _ in self.walk() if node.id == id), None)
 

@@ -18,7 +18,7 @@ _JSON = LightningSpanAttributes.OBJECT_JSON.value
 
 
 def emit_object(
-    object: Any,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+    object: Any,
     attributes: dict[str, Any] | None = None,
     propagate: bool = True,
 ) -> SpanCoreFields:

@@ -66,7 +66,7 @@ class Runner(ParallelWorkerBase, Generic[T]):
 
     async def step(
         self,
-        input: T,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        input: T,
         *,
         resources: NamedResources | None = None,
         mode: RolloutMode | None = None,

@@ -145,7 +145,7 @@ class LightningStore:
 
     async def start_rollout(
         self,
-        input: TaskInput,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        input: TaskInput,
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
@@ -166,7 +166,7 @@ class LightningStore:
 
     async def enqueue_rollout(
         self,
-        input: TaskInput,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        input: TaskInput,
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
@@ -334,7 +334,7 @@ class LightningStore:
     async def update_rollout(
         self,
         rollout_id: str,
-        input: TaskInput | Unset = UNSET,  # noqa: A002 - Compat 0.3.0
+        input: TaskInput | Unset = UNSET,
         mode: RolloutMode | Unset | None = UNSET,
         resources_id: str | Unset | None = UNSET,
         status: RolloutStatus | Unset = UNSET,

@@ -17,7 +17,7 @@ class Resource(BaseModel):
 class LLM(Resource):
     """A model behind an OpenAI-compatible endpoint."""
 
-    resource_type: Literal["llm"] = "llm"  # type: ignore[assignment]
+    resource_type: Literal["llm"] = "llm"
     endpoint: str
     """Base URL as clients expect it, usually ending in `/v1`."""
     model: str
@@ -32,7 +32,8 @@ class LLM(Resource):
 class ProxyLLM(LLM):
     """A model behind our gateway, whose URL can say which attempt a call belongs to."""
 
-    resource_type: Literal["proxy_llm"] = "proxy_llm"  # type: ignore[assignment]
+    # Compat 0.3.0: a proxy is an LLM, and the tag tells the two apart in JSON.
+    resource_type: Literal["proxy_llm"] = "proxy_llm"  # pyright: ignore[reportIncompatibleVariableOverride]  # tag
 
     def get_base_url(
         self, rollout_id: str | None = None, attempt_id: str | None = None, **_: Any
@@ -72,7 +73,7 @@ class ProxyLLM(LLM):
 class PromptTemplate(Resource):
     """A text with placeholders that an algorithm may rewrite."""
 
-    resource_type: Literal["prompt_template"] = "prompt_template"  # type: ignore[assignment]
+    resource_type: Literal["prompt_template"] = "prompt_template"
     template: str
     engine: Literal["jinja", "f-string", "poml"]
     """How placeholders are written; only `f-string` can be filled in by `format`."""

@@ -52,7 +52,7 @@ class ClaimMethods(StoreFrame):
     @healthcheck_before
     async def start_rollout(
         self,
-        input: TaskInput,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        input: TaskInput,
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
@@ -79,7 +79,7 @@ class ClaimMethods(StoreFrame):
     @healthcheck_before
     async def enqueue_rollout(
         self,
-        input: TaskInput,  # noqa: A002 - Compat 0.3.0: the parameter is called so.
+        input: TaskInput,
         mode: RolloutMode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,

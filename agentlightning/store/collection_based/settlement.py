@@ -82,7 +82,7 @@ class SettlementMethods(SpanMethods):
     async def update_rollout(
         self,
         rollout_id: str,
-        input: TaskInput | Unset = UNSET,  # noqa: A002 - Compat 0.3.0
+        input: TaskInput | Unset = UNSET,
         mode: RolloutMode | Unset | None = UNSET,
         resources_id: str | Unset | None = UNSET,
         status: RolloutStatus | Unset = UNSET,

@@ -67,7 +67,7 @@ class Collection(Generic[M]):
 
     async def query(
         self,
-        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
         limit: int = -1,
         offset: int = 0,
@@ -77,7 +77,7 @@ class Collection(Generic[M]):
 
     async def get(
         self,
-        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
     ) -> M | None:
         """Return the first record that matches, or None."""

@@ -43,7 +43,7 @@ class DequeBasedQueue(Queue[T]):
         self,
         item_type: type[T],
         items: Sequence[T] | None = None,
-        id: str | None = None,  # noqa: A002 - Compat 0.3.0
+        id: str | None = None,
         tracker: Any = None,
     ) -> None:
         self._item_type = item_type
@@ -90,7 +90,7 @@ class DictBasedKeyValue(KeyValue[K, V]):
     def __init__(
         self,
         data: dict[K, V] | None = None,
-        id: str | None = None,  # noqa: A002 - Compat 0.3.0
+        id: str | None = None,
         tracker: Any = None,
     ) -> None:
         self._data: dict[K, V] = dict(data or {})

@@ -58,7 +58,7 @@ class ListBasedCollection(Collection[M]):
         items: Iterable[M],
         item_type: type[M],
         primary_keys: Sequence[str],
-        id: str | None = None,  # noqa: A002 - Compat 0.3.0
+        id: str | None = None,
         tracker: Any = None,
         *,
         indexes: Sequence[str] = (),
@@ -163,7 +163,7 @@ class ListBasedCollection(Collection[M]):
 
     async def query(
         self,
-        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
         limit: int = -1,
         offset: int = 0,
@@ -173,7 +173,7 @@ class ListBasedCollection(Collection[M]):
 
     async def get(
         self,
-        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
     ) -> M | None:
         if sort is not None:

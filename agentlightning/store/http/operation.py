@@ -68,7 +68,7 @@ class Endpoint:
             body = await read_body(scope, receive, self._site.body_limit) if reading else b""
             exchange = Exchange(self._site, scope, receive, body)
             answer = await self._answer(exchange, scope)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - boundary: it is answered, and logged if 500.
             status, fields = error_to_wire(error)
             answer = Reply(encode(fields), status)
         if isinstance(answer, Stream):

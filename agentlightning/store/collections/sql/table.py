@@ -105,7 +105,7 @@ class SqlCollection(Collection[M]):
 
     async def query(
         self,
-        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
         limit: int = -1,
         offset: int = 0,
@@ -146,7 +146,7 @@ class SqlCollection(Collection[M]):
 
     async def get(
         self,
-        filter: FilterOptions | None = None,  # noqa: A002 - Compat 0.3.0
+        filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
     ) -> M | None:
         parameters = self._exact(filter)
