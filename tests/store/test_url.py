@@ -1,0 +1,47 @@
+"""Stores by URL."""
+
+import asyncio
+import sys
+
+import pytest
+
+from agentlightning.errors import ConfigurationError
+from agentlightning.store.client_server import LightningStoreClient
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.store.sqlite import SQLiteLightningStore
+from agentlightning.store.url import open_store
+
+
+def test_known_schemes(tmp_path):
+    """memory, sqlite and http name the three kinds of store."""
+    assert isinstance(open_store("memory://"), InMemoryLightningStore)
+    assert isinstance(open_store("http://127.0.0.1:1"), LightningStoreClient)
+    store = open_store(f"sqlite:///{tmp_path}/a.db")
+    assert isinstance(store, SQLiteLightningStore)
+    asyncio.run(store.close())
+    assert (tmp_path / "a.db").exists()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mongodb", "redis"])
+def test_planned_schemes_say_so(scheme):
+    """Databases that are planned are named as not available."""
+    with pytest.raises(ConfigurationError, match="not available in this version"):
+        open_store(f"{scheme}://host/db")
+
+
+@pytest.mark.parametrize("url", ["", "runs/a.db", "ftp://x", "memory://x"])
+def test_everything_else_is_refused(url):
+    """What is no store URL is refused, with the forms that are."""
+    with pytest.raises(ConfigurationError, match="sqlite:///"):
+        open_store(url)
+
+
+def test_memory_does_not_load_sqlalchemy():
+    """Opening a store in memory loads no database library."""
+    import subprocess
+
+    code = (
+        "import sys; from agentlightning.store.url import open_store; open_store('memory://');"
+        "assert not {'sqlalchemy', 'fastapi', 'aiohttp'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
