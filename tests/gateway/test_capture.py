@@ -343,3 +343,24 @@ async def test_an_error_within_an_answer_is_recorded_as_one(
         record = await run.record()
     assert answer.content == b"".join(pieces)
     assert (record.outcome, record.error) == ("error", "out of memory")
+
+
+async def test_leaving_while_the_record_is_written_loses_nothing(server: ModelServer) -> None:
+    """A client that hangs up while the store writes leaves the one record of a whole answer."""
+    store = SlowStore(0.3)
+    body = {"model": "m", "messages": HELLO}
+    async with running(server, store) as run:
+        async with httpx.AsyncClient() as client:
+            calling = asyncio.create_task(
+                client.post(f"{run.base_url}/chat/completions", json=body)
+            )
+            async with asyncio.timeout(5):
+                while not (server.calls and server.calls[0].finished):
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            calling.cancel()
+            await asyncio.wait([calling])
+        assert await calls_of(run) == {"started": 1, "finished": 1, "failed": 0, "cancelled": 0}
+        record = await run.record()
+    assert record.outcome == "ok"
+    assert record.choices[0].token_ids == server.calls[0].token_ids[0]
