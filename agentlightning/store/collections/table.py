@@ -44,6 +44,8 @@ def _required(options: FilterOptions | None) -> Iterator[tuple[str, Sequence[Any
 class ListBasedCollection(Collection[M]):
     """Records in memory, grouped by the first field of their primary key.
 
+    Listings are in order of insertion within a group, and of the groups' first records.
+
     Args:
         items: Records to begin with.
         item_type: Their class.
