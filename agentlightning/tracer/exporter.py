@@ -37,7 +37,8 @@ class StoreExporter:
 
     def forget(self) -> None:
         """Start afresh without stopping anything; for a forked child, which has no threads."""
-        self._lock = threading.Lock()
+        # Reentrant, since a garbage-collected tracer may shut down in any line.
+        self._lock = threading.RLock()
         self._lanes: dict[tuple[int, int], Lane] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -106,10 +107,13 @@ class StoreExporter:
         deadline = monotonic() + timeout
         with self._lock:
             lanes, loop, thread = list(self._lanes.values()), self._loop, self._thread
+        here = _running_loop()
         for lane in lanes:
+            lane.home_is_blocked = here is not None and lane.home is here
             lane.hurry()
         for lane in lanes:
             lane.idle.wait(max(0.0, deadline - monotonic()))
+            lane.home_is_blocked = False
         # The lock is held to the end: a span that comes meanwhile starts a new thread after it.
         with self._lock:
             if loop is None or thread is None or self._loop is not loop:
@@ -119,6 +123,13 @@ class StoreExporter:
             self._loop = self._thread = None
             for lane in lanes:
                 lane.abandon()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

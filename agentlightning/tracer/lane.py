@@ -64,7 +64,10 @@ class Lane:
         self.idle = threading.Event()
         """Set while nothing is queued or under way."""
         self.idle.set()
-        self._home = home
+        self.home = home
+        """Event loop to call the store on; None for the export loop."""
+        self.home_is_blocked = False
+        """Set while the home loop's own thread waits for this lane; then it is not called."""
         self._options = options
         self._spawn = spawn
         self._lock = threading.Lock()
@@ -76,7 +79,7 @@ class Lane:
     @property
     def is_stale(self) -> bool:
         """Whether the lane is empty and the event loop it was made for is gone."""
-        return self._home is not None and self._home.is_closed() and self.idle.is_set()
+        return self.home is not None and self.home.is_closed() and self.idle.is_set()
 
     def put(self, delivery: Delivery, span: Span) -> None:
         """Queue one span, or drop it when the queue is full; never blocks."""
@@ -184,8 +187,8 @@ class Lane:
                 return None
 
     async def _call(self, spans: list[Span]) -> Sequence[Span]:
-        home = self._home
-        if home is None or not home.is_running():
+        home = self.home
+        if home is None or self.home_is_blocked or not home.is_running():
             return await self.store.add_many_spans(spans)
         # A store that is not thread-safe is called where the rest of the program calls it.
         call = asyncio.run_coroutine_threadsafe(_add(self.store, spans), home)

@@ -71,8 +71,12 @@ class OtelTracer(Tracer):
         weakref.finalize(self, self._exporter.shutdown)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_store", "flush_timeout", "export", "worker_id")
-        return {name: getattr(self, name) for name in kept}
+        store = self._store
+        if store is not None and not store.capabilities.get("zero_copy", False):
+            # A store of this process; the other one gives its own to init_worker.
+            store = None
+        kept = ("flush_timeout", "export", "worker_id")
+        return {"_store": store, **{name: getattr(self, name) for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

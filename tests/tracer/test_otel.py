@@ -14,6 +14,8 @@ from opentelemetry import trace as otel_trace
 from agentlightning._internal.ids import attempt_trace_id
 from agentlightning.emitter import emit_message, emit_reward, operation, span
 from agentlightning.errors import TracerError
+from agentlightning.store.http.client import LightningStoreClient
+from agentlightning.store.http.server import LightningStoreServer
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.tracer import get_active_tracer
 from agentlightning.tracer.otel import OtelTracer
@@ -384,8 +386,9 @@ def test_deprecated_wrappers(tracer):
         assert tracer.get_langchain_handler() is None
 
 
-def test_pickling_keeps_the_settings(tracer):
+async def test_pickling_keeps_the_settings(tracer, store):
     """A running tracer pickles for another process, where it is started anew."""
+    tracer.init_worker(0, store)
     tracer.flush_timeout = 7.0
     copy = pickle.loads(pickle.dumps(tracer))
     assert copy.flush_timeout == 7.0
@@ -393,6 +396,42 @@ def test_pickling_keeps_the_settings(tracer):
         copy.create_span("x")
     with copy.lifespan():
         assert copy.create_span("x").name == "x"
+
+
+async def test_teardown_in_the_loop_of_the_store(store, begin):
+    """The last spans are stored although the teardown blocks the loop that the store is used on."""
+    made = OtelTracer()
+    made.init_worker(0, store)
+    ids = await begin(store)
+    async with made.trace_context(**ids) as otel:
+        late = otel.start_span("late")
+    late.end()
+    made.teardown_worker(0)
+    assert made.export_counts(**ids) == (1, 0)
+    assert len(await stored(store, ids)) == 1
+
+
+async def test_over_http(tracer, begin):
+    """Spans reach a store behind a server, and no connection is left open."""
+    server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", 0)
+    await server.start()
+    client = LightningStoreClient(server.endpoint)
+    tracer.init_worker(0, client)
+
+    async def agent(number):
+        ids = await begin(client)
+        async with tracer.trace_context(**ids):
+            for _ in range(3):
+                emit_message(str(number))
+                await asyncio.sleep(0)
+        assert [s.sequence_id for s in tracer.get_last_trace()] == [1, 2, 3]
+        bodies = [s.attributes["agentlightning.message.body"] for s in await stored(client, ids)]
+        assert bodies == [str(number)] * 3
+
+    await asyncio.gather(*map(agent, range(20)))
+    tracer.teardown_worker(0)
+    await client.close()
+    await server.stop()
 
 
 async def test_nothing_is_kept_of_spans_that_never_end(tracer):
