@@ -63,6 +63,7 @@ class GRPO(Algorithm):
         self._result: FitResult | None = None
 
     def prepare(self, *, resume: bool | None) -> str | None:
+        self.config.check_names()
         self._run = RunDirectory.open(self.config, algorithm=type(self).__name__, resume=resume)
         self._result = None
         return self._run.store_url

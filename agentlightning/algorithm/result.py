@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class FitResult:
     steps: int = 0
     """Training steps done, those of earlier, resumed parts included."""
     best: Evaluation | None = None
-    """The best evaluation (the earliest of equals)."""
+    """The best evaluation (the latest of equals)."""
     evaluations: list[Evaluation] = field(default_factory=list[Evaluation])
     checkpoint: Path | None = None
     """Directory of the checkpoint to use: the best evaluated one that was kept, else the last."""
@@ -65,7 +64,7 @@ class FitResult:
         target = self.run_dir / RESULT_FILE
         draft = target.with_suffix(".tmp")
         draft.write_text(json.dumps(fields, indent=2))
-        os.replace(draft, target)  # noqa: PTH105 - the atomicity is the point.
+        draft.replace(target)
 
     @classmethod
     def load(cls, run_dir: Path) -> FitResult:

@@ -6,9 +6,12 @@ The defaults are those of `docs/algorithms/grpo.md`, which says where each comes
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentlightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from agentlightning.learning.weights import Aggregate
 
 __all__ = ["GRPOConfig"]
 
@@ -59,7 +62,7 @@ class GRPOConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float = 3.0
-    aggregate: str = "rollout_mean"
+    aggregate: Aggregate = "rollout_mean"
     """How token losses are weighted: `rollout_mean`, `token_mean`, ..."""
     failure_policy: Literal["reward", "exclude"] = "reward"
     """A failed rollout stays in its group with `failure_reward`, or is left out of it."""
@@ -95,6 +98,24 @@ class GRPOConfig:
     def _require(self, condition: bool, name: str, message: str) -> None:
         if not condition:
             raise ConfigurationError(f"{name}={getattr(self, name)!r} {message}.")
+
+    def check_names(self) -> None:
+        """Check that advantage, loss and aggregate are known; loads torch.
+
+        Raises:
+            ConfigurationError: One is not; the message lists those that are.
+        """
+        from agentlightning.learning.advantages import advantage_names
+        from agentlightning.learning.losses import loss_names
+        from agentlightning.learning.weights import Aggregate
+
+        known = {
+            "advantage": advantage_names(),
+            "loss": loss_names(),
+            "aggregate": list(get_args(Aggregate)),
+        }
+        for name, names in known.items():
+            self._require(getattr(self, name) in names, name, f"is not one of {', '.join(names)}")
 
     @property
     def alias(self) -> str:

@@ -6,6 +6,7 @@ schedule but the synchronous one, in which sampling and learning take turns.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warnin
 from agentlightning.algorithm.policy.state import LoopState
 from agentlightning.algorithm.result import Evaluation, FitResult
 from agentlightning.errors import ConfigurationError
+from agentlightning.learning.checkpoint import CheckpointStore
 from agentlightning.progress.base import ProgressSink, RunInfo, Sample, StepReport
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class PolicyLoop:
         self._policy = policy
         self._progress = progress
         self._collector = Collector(store, config, run)
+        self._checkpoints = CheckpointStore(run.checkpoints_path, keep=config.keep)
         self._state = LoopState()
 
     async def run(
@@ -92,7 +95,7 @@ class PolicyLoop:
         self._progress.phase("loading")
         latest = self._checkpoints.latest()
         if latest is not None:
-            self._state = LoopState.from_dict(latest.state)
+            self._state = LoopState.from_dict(dict(latest.meta))
         await self._policy.load(latest.path if latest else None, version=self._state.version)
         self._set_sampling(self._config.temperature)
         await self._policy.open_gateway()
@@ -226,33 +229,31 @@ class PolicyLoop:
 
     async def _save_checkpoint(self) -> None:
         self._progress.phase("saving")
-        best = self._state.best
-        await self._policy.save(
-            self._state.step,
-            self._state.to_dict(),
-            best_step=best.step if best else None,
-            keep=self._config.keep,
+        state = self._state
+        score = next((e.reward for e in state.evaluations if e.step == state.step), None)
+        await asyncio.to_thread(
+            self._checkpoints.save,
+            state.step,
+            self._policy.save,
+            score=score,
+            meta=state.to_dict(),
         )
 
     def _result(self, *, seconds: float, interrupted: bool) -> FitResult:
-        best = self._state.best
         return FitResult(
             run_dir=self._run.path,
             steps=self._state.step,
-            best=best,
+            best=self._state.best,
             evaluations=list(self._state.evaluations),
-            checkpoint=self._checkpoint_to_use(best),
+            checkpoint=self._checkpoint_to_use(),
             interrupted=interrupted,
             seconds=seconds,
         )
 
-    def _checkpoint_to_use(self, best: Evaluation | None) -> Path | None:
-        """Return the best evaluated checkpoint that exists, else the last one."""
-        if best is not None and best.checkpoint is not None:
-            path = self._run.checkpoints_path / best.checkpoint
-            if path.is_dir():
-                return path
-        return self._policy.latest_checkpoint()
+    def _checkpoint_to_use(self) -> Path | None:
+        """Return the best evaluated checkpoint, or the last one when none was evaluated."""
+        chosen = self._checkpoints.best() or self._checkpoints.latest()
+        return chosen.path if chosen else None
 
 
 def _sample(outcome: RolloutOutcome) -> Sample:

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +114,7 @@ def _write_config(path: Path, content: dict[str, Any]) -> None:
     """Write the file whole or not at all, so that a crash leaves a run that can be read."""
     draft = path / "config.tmp"
     draft.write_text(json.dumps(content, indent=2))
-    os.replace(draft, path / "config.json")  # noqa: PTH105 - the atomicity is the point.
+    draft.replace(path / "config.json")
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:

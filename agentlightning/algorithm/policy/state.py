@@ -22,8 +22,8 @@ class LoopState:
 
     @property
     def best(self) -> Evaluation | None:
-        """Return the best evaluation, the earliest of equals."""
-        return max(self.evaluations, key=lambda e: (e.reward, -e.step), default=None)
+        """Return the best evaluation, the latest of equals."""
+        return max(self.evaluations, key=lambda e: (e.reward, e.step), default=None)
 
     def is_evaluated(self) -> bool:
         """Return whether the present weights have been evaluated."""
