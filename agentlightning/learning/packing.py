@@ -54,16 +54,6 @@ class PackedBatch:
 
     rows: tuple[TrainRow, ...]
 
-    def visible(self) -> NDArray[np.bool_]:
-        """Return the attention mask `[N, N]`: True where a slot is an ancestor or itself."""
-        n = len(self.ids)
-        visible = np.zeros((n, n), dtype=np.bool_)
-        for slot in range(n):
-            if self.parent[slot] >= 0:
-                visible[slot, :slot] = visible[self.parent[slot], :slot]
-            visible[slot, slot] = True
-        return visible
-
     def gather(self, stream: str) -> NDArray[np.float32]:
         """Collect a stream of the rows at their trained tokens, `[K]`."""
         return np.concatenate([getattr(row, stream)[row.mask] for row in self.rows])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlightning.learning.packing import pack_rows
-from tests.learning.tiny import row
+from tests.learning.tiny import row, visible
 
 
 def test_shared_prefixes_take_one_slot_each():
@@ -16,7 +16,7 @@ def test_shared_prefixes_take_one_slot_each():
     assert pack.parent.tolist() == [-1, 0, 1, 1]
     assert pack.head_slot.tolist() == [1, 2, 1, 3]
     assert pack.head_target.tolist() == [3, 4, 5, 6]
-    assert pack.visible().astype(int).tolist() == [
+    assert visible(pack).astype(int).tolist() == [
         [1, 0, 0, 0],
         [1, 1, 0, 0],
         [1, 1, 1, 0],
@@ -62,7 +62,7 @@ def test_every_trained_token_is_predicted_from_exactly_its_prefix(rows, max_slot
                 pair = pack.token_pair[k]
                 assert pack.head_target[pair] == one.ids[t]
                 slot, prefix = pack.head_slot[pair], []
-                assert pack.visible()[slot].sum() == t
+                assert visible(pack)[slot].sum() == t
                 while slot >= 0:
                     prefix.append(pack.ids[slot])
                     slot = pack.parent[slot]

@@ -81,3 +81,13 @@ def plain_logp(model, one, temperature=1.0):
 
 def batch_of(rows, temperature=1.0):
     return RowBatch(tuple(rows), temperature)
+
+
+def visible(pack):
+    """The attention mask `[N, N]` of a pack: True where a slot is an ancestor or itself."""
+    n = len(pack.ids)
+    mask = np.eye(n, dtype=bool)
+    for slot in range(n):
+        if pack.parent[slot] >= 0:
+            mask[slot] |= mask[pack.parent[slot]]
+    return mask
