@@ -34,6 +34,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LOOPBACK_HOST = "127.0.0.1"
+MAX_PORT = 65535
 ANY_HOSTS = frozenset({"0.0.0.0", "::", ""})
 """Hosts that bind every interface."""
 
@@ -83,11 +84,13 @@ def bind_socket(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: The address is taken, not ours, or does not resolve.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigurationError(f"Cannot bind port {port}: use 0 to {MAX_PORT}.")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigurationError(
             f"Cannot resolve {host!r} port {port} ({error}). Use an address of this machine."
         ) from error
@@ -95,7 +98,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         bound.close()
         raise ConfigurationError(
             f"Cannot bind {host}:{port} ({error}). Choose another port, or 0 for a free one."

@@ -1,4 +1,4 @@
-"""Tests of answering OTLP exports in an application of one's own, and of our exporter alone."""
+"""Tests of answering OTLP exports in an application of one's own."""
 
 import asyncio
 import gzip
@@ -9,14 +9,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentlightning.utils.otlp import LightningStoreOTLPExporter, handle_otlp_export
+from agentlightning.utils.otlp import handle_otlp_export
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 
@@ -78,16 +76,3 @@ def test_wrong_bodies_are_refused():
         (b"{}", {"content-type": "text/html"}),
     ):
         assert post(app, content, headers).status_code == 400
-
-
-def test_our_exporter_drops_spans_until_enabled():
-    """An exporter that was never pointed at a store swallows spans and needs no network."""
-    exporter = LightningStoreOTLPExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    provider.get_tracer("t").start_span("s").end()
-    assert exporter.should_bypass()
-    assert exporter.export([]) is SpanExportResult.SUCCESS
-    assert exporter.force_flush()
-    exporter.disable_store_otlp()
-    provider.shutdown()

@@ -57,7 +57,8 @@ async def test_serves_in_every_mode(mode: Any):
     assert not launcher.is_running()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", launcher.port)) != 0
-    assert not [t for t in threading.enumerate() if t.name.startswith("agl-server")]
+    names = {thread.name for thread in threading.enumerate()}
+    assert f"agl-server-{launcher.port}" not in names
 
 
 async def test_several_processes_share_the_port():

@@ -22,6 +22,7 @@ from agentlightning.store.base import LightningStore
 from agentlightning.store.http import (
     routes_events,
     routes_otlp,
+    routes_queue,
     routes_resources,
     routes_rollouts,
     routes_spans,
@@ -45,6 +46,7 @@ TRACES_PATH: Final = "/v1/traces"
 # Perf: routes are tried in order, so those that are called most come first.
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *routes_spans.OPERATIONS,
+    *routes_queue.OPERATIONS,
     *routes_rollouts.OPERATIONS,
     *routes_events.OPERATIONS,
     *routes_resources.OPERATIONS,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from agentlightning._internal.clock import monotonic
 from agentlightning._internal.ids import new_rollout_id
-from agentlightning.errors import NotFoundError, StoreUnavailableError
+from agentlightning.errors import InvalidRequestError, NotFoundError, StoreUnavailableError
 from agentlightning.store.base import (
     UNSET,
     FilterLogic,
@@ -20,7 +21,7 @@ from agentlightning.store.base import (
 )
 from agentlightning.store.http.client_page import fetch_page, given
 from agentlightning.store.http.operation import API_PREFIX
-from agentlightning.store.http.routes_rollouts import WAIT_COMPLETE_HEADER
+from agentlightning.store.http.routes_queue import WAIT_COMPLETE_HEADER
 from agentlightning.store.http.transport import Transport
 from agentlightning.store.http.wire import encode, rollout_from_wire
 from agentlightning.types import (
@@ -267,6 +268,9 @@ class WorkCalls(LightningStore):
         reward: float | dict[str, float] | None = None,
         output: Any = None,
     ) -> Rollout:
+        values = reward.values() if isinstance(reward, dict) else [reward]
+        if not all(value is None or math.isfinite(value) for value in values):
+            raise InvalidRequestError(f"The reward {reward!r} is no finite number.")
         body = {"attempt_id": attempt_id, "reward": reward, "output": output}
         path = f"/rollouts/{quote(rollout_id, safe='')}/finish"
         return rollout_from_wire(await self._post(path, body, keyed=True))

@@ -1,20 +1,15 @@
-"""Routes of the queue, of rollouts and of their attempts."""
+"""Routes of rollouts and of their attempts."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from typing import Any, Final
 
-from agentlightning._internal.clock import monotonic
 from agentlightning.errors import NotFoundError
-from agentlightning.store.http.exchange import Exchange, Reply
+from agentlightning.store.http.exchange import Exchange
 from agentlightning.store.http.operation import Operation
 from agentlightning.store.http.schemas import (
     AttemptSearch,
     AttemptUpdate,
-    DequeueRequest,
-    EnqueueRequest,
     FailRequest,
     FinishRequest,
     RolloutSearch,
@@ -22,64 +17,12 @@ from agentlightning.store.http.schemas import (
     Search,
     StartAttemptRequest,
     StartRequest,
-    WaitRequest,
     reject_nulls,
 )
-from agentlightning.store.http.site import first_of
-from agentlightning.store.http.wire import encode, page_body
+from agentlightning.store.http.wire import page_body
 from agentlightning.types import Attempt, AttemptedRollout, PaginatedResult, Rollout
 
-__all__ = ["OPERATIONS", "WAIT_COMPLETE_HEADER"]
-
-MAX_WAIT_SECONDS: Final = 30.0
-"""Longest time one request may wait; clients ask again."""
-
-DEQUEUE_SLICE_SECONDS: Final = 1.0
-"""How often a waiting claim looks whether its client is still there."""
-
-WAIT_COMPLETE_HEADER: Final = "x-agl-wait-complete"
-"""`true` when waiting longer would bring nothing more."""
-
-
-async def enqueue(exchange: Exchange) -> Sequence[Rollout]:
-    """Put rollouts into the queue, in order."""
-    requests = exchange.parse(EnqueueRequest).rollouts
-    return await exchange.store.enqueue_many_rollouts(requests) if requests else []
-
-
-async def dequeue(exchange: Exchange) -> Sequence[AttemptedRollout]:
-    """Claim work, waiting for it if asked to."""
-    body = exchange.parse_optional(DequeueRequest)
-    if body.limit <= 0:
-        return []
-    if body.wait_seconds == 0:
-        return await exchange.store.dequeue_many_rollouts(
-            limit=body.limit, worker_id=body.worker_id
-        )
-    gone = asyncio.ensure_future(exchange.gone())
-    try:
-        claims = await _dequeue_waiting(exchange, body, gone)
-        if claims and gone.done():
-            exchange.site.give_back(claims, exchange.replay_key)
-        return claims
-    finally:
-        gone.cancel()
-
-
-async def _dequeue_waiting(
-    exchange: Exchange, body: DequeueRequest, gone: asyncio.Future[None]
-) -> Sequence[AttemptedRollout]:
-    deadline = monotonic() + min(body.wait_seconds, MAX_WAIT_SECONDS)
-    while True:
-        # Why: a claim must never be cancelled half-way, so the wait is cut into slices instead.
-        remaining = deadline - monotonic()
-        claims = await exchange.store.dequeue_many_rollouts(
-            limit=body.limit,
-            worker_id=body.worker_id,
-            wait_seconds=max(0.0, min(remaining, DEQUEUE_SLICE_SECONDS)),
-        )
-        if claims or remaining <= 0 or gone.done() or exchange.site.closing.is_set():
-            return claims
+__all__ = ["OPERATIONS"]
 
 
 async def start_rollout(exchange: Exchange) -> AttemptedRollout:
@@ -186,56 +129,12 @@ async def fail_rollout(exchange: Exchange) -> Rollout:
     )
 
 
-async def wait_rollouts(exchange: Exchange) -> Reply:
-    """Wait until rollouts have ended; answer with those that have."""
-    body = exchange.parse(WaitRequest)
-    store, site = exchange.store, exchange.site
-    seconds = min(MAX_WAIT_SECONDS if body.timeout is None else body.timeout, MAX_WAIT_SECONDS)
-    deadline = monotonic() + seconds
-    finished, ended = await first_of(
-        store.wait_for_rollouts(rollout_ids=body.rollout_ids, timeout=seconds),
-        exchange.gone(),
-        site.closing.wait(),
-    )
-    if not ended:
-        finished = await store.wait_for_rollouts(rollout_ids=body.rollout_ids, timeout=0)
-    complete = len(finished) == len(set(body.rollout_ids)) or (ended and monotonic() < deadline)
-    return Reply(encode(finished), headers={WAIT_COMPLETE_HEADER: "true" if complete else "false"})
-
-
 _ROLLOUT: Final = "/rollouts/{rollout_id}"
 _ATTEMPT: Final = "/rollouts/{rollout_id}/attempts/{attempt_id}"
 _ANY_ROLLOUT: Final = AttemptedRollout | Rollout
 _ROLLOUT_PAGE: Final = PaginatedResult[_ANY_ROLLOUT]
 
 OPERATIONS: Final = (
-    Operation(
-        method="POST",
-        path="/queues/rollouts/dequeue",
-        handler=dequeue,
-        summary="Claim rollouts from the head of the queue",
-        takes=DequeueRequest,
-        returns=list[AttemptedRollout],
-        replayable=True,
-    ),
-    Operation(
-        method="POST",
-        path="/queues/rollouts/enqueue",
-        handler=enqueue,
-        summary="Put rollouts into the queue",
-        takes=EnqueueRequest,
-        returns=list[Rollout],
-        status=201,
-        replayable=True,
-    ),
-    Operation(
-        method="POST",
-        path="/waits/rollouts",
-        handler=wait_rollouts,
-        summary="Wait until rollouts have ended",
-        takes=WaitRequest,
-        returns=list[Rollout],
-    ),
     Operation(
         method="POST",
         path="/rollouts",

@@ -6,11 +6,13 @@ A `Site` lives in one event loop at a time and is not thread-safe.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.http.exchange import Reply
 from agentlightning.types import AttemptedRollout
@@ -22,6 +24,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_BODY_LIMIT: Final = 256 * 1024 * 1024
 CLAIM_GRACE_SECONDS: Final = 10.0
 """How long a claim waits for its client to ask again, before the work goes back."""
+
+FOREIGN_POLL_SECONDS: Final = 0.1
+"""How often a store that cannot wait is asked for work while a request waits."""
 
 
 class ReplayLedger:
@@ -89,6 +94,21 @@ class Site:
         self.ledger = ReplayLedger()
         self.closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def claim(
+        self, limit: int, worker_id: str | None, wait_seconds: float
+    ) -> Sequence[AttemptedRollout]:
+        """Claim work, waiting up to `wait_seconds` for the first of it."""
+        dequeue = self.store.dequeue_many_rollouts
+        if "wait_seconds" in inspect.signature(dequeue).parameters:
+            return await dequeue(limit=limit, worker_id=worker_id, wait_seconds=wait_seconds)
+        # Compat 0.3.0: stores of users may lack the parameter, and can only be asked again.
+        deadline = monotonic() + wait_seconds
+        while True:
+            claims = await dequeue(limit=limit, worker_id=worker_id)
+            if claims or monotonic() >= deadline:
+                return claims
+            await self.pause(min(FOREIGN_POLL_SECONDS, deadline - monotonic()))
 
     def open(self) -> None:
         """Begin to serve in the running loop."""

@@ -193,6 +193,8 @@ def _with_odd_numbers(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated_span(raw: Any) -> Span:
+    if type(raw) is dict and raw.get("events"):
+        raw = {**raw, "events": _without_nulls(raw["events"])}
     attributes = raw.get("attributes") if type(raw) is dict else None
     if type(attributes) is not dict:
         return Span.model_validate(raw)
@@ -206,6 +208,18 @@ def _validated_span(raw: Any) -> Span:
     checked = {**span.attributes, **lists}
     span.attributes = {key: checked[key] for key in attributes if key in checked}
     return span
+
+
+def _without_nulls(events: Any) -> Any:
+    """Return raw events without null attributes, which is also what NaN becomes in them."""
+    if type(events) is not list:
+        return events
+    return [
+        {**event, "attributes": {k: v for k, v in event["attributes"].items() if v is not None}}
+        if type(event) is dict and type(event.get("attributes")) is dict
+        else event
+        for event in cast("list[Any]", events)
+    ]
 
 
 def _is_plain_list(value: Any) -> bool:

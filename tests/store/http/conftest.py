@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -55,3 +56,22 @@ def make_span(claim: AttemptedRollout, **changes: object) -> Span:
         **changes,
     }
     return Span.from_attributes(**fields)  # type: ignore[arg-type]
+
+
+JSON = {"content-type": "application/json"}
+
+
+def ok(response: httpx.Response, status: int = 200) -> Any:
+    """Return the body of an answer that must have this status."""
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def refused(response: httpx.Response, status: int) -> str:
+    """Return the sentence of an error that must have this status and the shape of all errors."""
+    body = response.json()
+    assert response.status_code == status, body
+    assert set(body) == {"detail", "code"}
+    assert "Traceback" not in body["detail"]
+    assert len(body["detail"]) > 10
+    return body["detail"]

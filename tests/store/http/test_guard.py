@@ -1,8 +1,7 @@
-"""Tests of the token, of other sites' pages, and of request counting."""
+"""Tests of the token, and of what pages of other sites may do."""
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -11,47 +10,16 @@ from agentlightning.errors import UnauthorizedError
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 from agentlightning.store.http.guard import tokens_match
 from agentlightning.store.memory import InMemoryLightningStore
-from agentlightning.utils.metrics import MetricsBackend
 
 TOKEN = "correct horse é"
 
 
-class Counted(MetricsBackend):
-    """A metrics back end that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.registered: list[str] = []
-        self.counts: list[dict[str, str] | None] = []
-        self.seconds: list[float] = []
-
-    def register_counter(self, name: str, *_: Any, **__: Any) -> None:
-        self.registered.append(name)
-
-    def register_histogram(self, name: str, *_: Any, **__: Any) -> None:
-        self.registered.append(name)
-
-    async def inc_counter(
-        self, name: str, amount: float = 1.0, labels: dict[str, str] | None = None
-    ) -> None:
-        self.counts.append(labels)
-
-    async def observe_histogram(
-        self, name: str, value: float, labels: dict[str, str] | None = None
-    ) -> None:
-        self.seconds.append(value)
-
-
 @pytest.fixture(scope="module")
-def tracker() -> Counted:
-    return Counted()
-
-
-@pytest.fixture(scope="module")
-def locked(tracker: Counted) -> Iterator[LightningStoreServer]:
+def locked() -> Iterator[LightningStoreServer]:
     """A server that wants a token and lets one other site in."""
     store = InMemoryLightningStore(thread_safe=True)
     server = LightningStoreServer(
-        store, port=0, token=TOKEN, cors_allow_origins=["https://board.example"], tracker=tracker
+        store, port=0, token=TOKEN, cors_allow_origins=["https://board.example"]
     )
     asyncio.run(server.start())
     yield server
@@ -122,17 +90,3 @@ def test_allowed_pages_may(locked: LightningStoreServer):
     assert preflight.headers["access-control-allow-origin"] == "https://board.example"
     assert preflight.headers["access-control-allow-credentials"] == "true"
     assert httpx.get(url, headers=origin).status_code == 401
-
-
-def test_requests_are_counted_by_route(locked: LightningStoreServer, tracker: Counted):
-    """Each request is counted under its route's template, not under its path."""
-    assert tracker.registered == ["agl.http.total", "agl.http.latency"]
-    tracker.counts.clear()
-    authorized = {"authorization": f"Bearer {TOKEN}".encode()}
-    httpx.get(locked.endpoint + "/v1/agl/rollouts/ro-1", headers=authorized)
-    httpx.get(locked.endpoint + "/v1/agl/statistics")
-    assert tracker.counts == [
-        {"path": "/v1/agl/rollouts/{rollout_id}", "method": "GET", "status": "404"},
-        {"path": "other", "method": "GET", "status": "401"},
-    ]
-    assert all(seconds > 0 for seconds in tracker.seconds)

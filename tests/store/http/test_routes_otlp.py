@@ -20,9 +20,9 @@ from opentelemetry.trace import Link, Status, StatusCode, Tracer
 from agentlightning.store.client_server import LightningStoreServer
 from agentlightning.types import AttemptedRollout
 from agentlightning.utils.otlp_exporter import LightningStoreOTLPExporter
+from tests.store.http.conftest import JSON
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
-JSON = {"content-type": "application/json"}
 
 
 def resource_of(claim: AttemptedRollout) -> Resource:

@@ -14,7 +14,7 @@ from agentlightning.errors import ConfigurationError, InvalidRequestError
 from agentlightning.store.base import LightningStore, LightningStoreCapabilities
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 from agentlightning.store.memory import InMemoryLightningStore
-from agentlightning.types import Worker
+from agentlightning.types import AttemptedRollout, Worker
 from agentlightning.utils.server_launcher import PythonServerLauncherArgs
 
 
@@ -137,6 +137,27 @@ async def test_a_store_of_a_user_without_locks_is_wrapped():
         missing = httpx.get(f"{url}/rollouts/ro-1")
         assert (missing.status_code, missing.json()["code"]) == (501, "not_implemented")
     finally:
+        await server.stop()
+
+
+async def test_a_store_that_cannot_wait_is_asked_again(claim: AttemptedRollout):
+    """A store of 0.3.0, whose dequeue takes no waiting time, still serves waiting claims."""
+
+    class Old(BareStore):
+        asked = 0
+
+        async def dequeue_many_rollouts(self, *, limit: int = 1, worker_id: str | None = None):
+            self.asked += 1
+            return [claim] if self.asked == 3 else []
+
+    server = LightningStoreServer(Old(thread_safe=True, async_safe=True), port=0)
+    await server.start()
+    client = LightningStoreClient(server.endpoint)
+    try:
+        assert await client.dequeue_rollout(wait_seconds=20) == claim
+        assert await client.dequeue_rollout(wait_seconds=0.15) is None
+    finally:
+        await client.close()
         await server.stop()
 
 

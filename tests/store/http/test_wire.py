@@ -175,7 +175,10 @@ def test_null_attributes_are_left_out():
     """An attribute without a value is dropped, as OpenTelemetry does."""
     raw = Span.from_attributes(attributes={"a": 1}).model_dump()
     raw["attributes"] = {"gone": None, "ids": [1, 2], "a": 1}
-    assert span_from_wire(raw).attributes == {"ids": [1, 2], "a": 1}
+    raw["events"] = [{"name": "e", "attributes": {"x": None, "y": 1}}]
+    span = span_from_wire(raw)
+    assert span.attributes == {"ids": [1, 2], "a": 1}
+    assert span.events[0].attributes == {"y": 1}
 
 
 @pytest.mark.parametrize(
