@@ -195,11 +195,10 @@ class Lane:
         return await asyncio.wrap_future(call)
 
     def _drop(self, items: list[Item], why: str, error: Exception | None = None) -> None:
+        # One warning per attempt, before anybody who waits for the attempt goes on.
         for delivery, count in _per_delivery(items):
-            first = delivery.dropped == 0
-            delivery.settle(dropped=count)
             logger.log(
-                logging.WARNING if first else logging.DEBUG,
+                logging.DEBUG if delivery.dropped else logging.WARNING,
                 "spans dropped",
                 extra={
                     "rollout_id": delivery.rollout_id,
@@ -209,6 +208,7 @@ class Lane:
                     "error": repr(error) if error else None,
                 },
             )
+            delivery.settle(dropped=count)
 
 
 async def _add(store: "LightningStore", spans: list[Span]) -> Sequence[Span]:

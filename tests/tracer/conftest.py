@@ -20,11 +20,14 @@ class TroubledStore(InMemoryLightningStore):
         self.calls: list[int] = []
         """Number of spans of each call, failed ones included."""
         self.gate: asyncio.Event | None = None
+        """While it is there and not set, calls hang."""
 
     async def add_many_spans(self, spans):
         self.calls.append(len(spans))
         if self.delay:
             await asyncio.sleep(self.delay)
+        if self.gate:
+            await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
         return await super().add_many_spans(spans)
