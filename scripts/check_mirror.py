@@ -15,6 +15,8 @@ from pathlib import Path
 from scripts.source import PACKAGE, ROOT, parsed, python_files, relative
 
 EXCEPTIONS = Path(__file__).with_name("mirror_exceptions.toml")
+CONFORMANCE = "test_conformance.py"
+"""Runs a shared suite of `tests/conformance` on one implementation."""
 ACROSS_ROOMS = {
     "architecture", "benchmarks", "compat", "conformance", "docs", "e2e", "examples", "perf",
     "support", "typing",
@@ -28,7 +30,9 @@ def mirrored_tests() -> list[Path]:
     return [
         path
         for path in found
-        if path.name.startswith("test_") and path.parts[0] not in ACROSS_ROOMS
+        if path.name.startswith("test_")
+        and path.name != CONFORMANCE
+        and path.parts[0] not in ACROSS_ROOMS
     ]
 
 
