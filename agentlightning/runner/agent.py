@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentlightning._internal.clock import now
-from agentlightning.errors import ConfigurationError, HarnessError
+from agentlightning.errors import ConfigurationError, HarnessError, StoreError
 from agentlightning.runner.attempt import AttemptRun, Workplace
 from agentlightning.runner.base import Runner, worker_name
 from agentlightning.runner.claim import ClaimLoop, ClaimPolicy
@@ -179,7 +179,7 @@ class LitAgentRunner(Runner[T]):
                     await loop.run(stop)
             finally:
                 if loop.claim_in_doubt:
-                    await release_rollouts(store, worker_id, since=since)
+                    await self._release(since)
 
     async def step(
         self,
@@ -213,6 +213,13 @@ class LitAgentRunner(Runner[T]):
         if run.error is not None:
             raise run.error.__cause__ or run.error
         return await self._settled(rollout)
+
+    async def _release(self, since: float) -> None:
+        """Give back work that a broken-off claim may have got us."""
+        try:
+            await release_rollouts(self.get_store(), self.get_worker_id(), since=since)
+        except (StoreError, OSError) as error:
+            logger.warning("a broken-off claim could not be checked", exc_info=error)
 
     async def _settled(self, rollout: AttemptedRollout) -> Rollout:
         settled = await self.get_store().get_rollout_by_id(rollout.rollout_id)

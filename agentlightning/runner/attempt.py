@@ -77,6 +77,8 @@ class AttemptRun:
         """
         self.rollout = rollout
         self.attempt_id = rollout.attempt.attempt_id
+        self.is_settling = False
+        """The agent has ended; `stop` no longer changes anything."""
         self.error: RolloutError | None = None
         """Why the attempt failed; its `__cause__` is what the agent raised, if it did."""
         self._at = workplace
@@ -107,6 +109,7 @@ class AttemptRun:
             except Exception as error:  # noqa: BLE001 - boundary: recorded on the attempt.
                 self.error = HarnessError(f"The rollout could not be executed: {error!r}")
                 self.error.__cause__ = error
+            self.is_settling = True
             self._log_failure()
             await self._hooks.call("on_rollout_end", spans=self._spans)
             await self._settlement().settle(self.error)

@@ -59,6 +59,8 @@ class Stoppable(Protocol):
     """A running attempt that can be told to stop."""
 
     attempt_id: str
+    is_settling: bool
+    """Its agent has ended, so there is nothing left to stop."""
 
     def stop(self, cause: StopCause) -> None:
         """Stop the agent; the attempt then settles itself."""
@@ -108,7 +110,8 @@ class ClaimWatch:
 
     async def _check(self, rollout_id: str) -> None:
         # An event may be older than the attempt we run now, so the record decides.
-        if rollout_id not in self._active:
+        running = self._active.get(rollout_id)
+        if running is None or running.is_settling:
             return
         try:
             rollout = await self._store.get_rollout_by_id(rollout_id)

@@ -34,7 +34,7 @@ def main(scenario: str, folder: Path, start_method: str) -> None:
     runner = (
         bundles.wait_for_event if scenario == "blocking" else partial(bundles.run_agents, agent)
     )
-    store = InMemoryLightningStore(thread_safe=True)
+    store = InMemoryLightningStore()
     (folder / "started").touch()
     try:
         strategy.execute(algorithm, runner, store)
