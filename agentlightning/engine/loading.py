@@ -25,7 +25,7 @@ __all__ = ["LoadedModel", "load_model"]
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _SMALL_MODEL_PARAMETERS = 20_000_000
 _CPU_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16 ")

@@ -17,7 +17,9 @@ def upstream(engine: Engine) -> Upstream:
     return EngineUpstream(engine, model="tiny")
 
 
-async def post(upstream: Upstream, body: Any, path: str = "/v1/chat/completions") -> UpstreamResponse:
+async def post(
+    upstream: Upstream, body: Any, path: str = "/v1/chat/completions"
+) -> UpstreamResponse:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await upstream.send(UpstreamRequest(method="POST", path=path, headers={}, body=raw))
 
@@ -71,7 +73,11 @@ async def test_models_are_listed(upstream: Upstream) -> None:
         (b"{", "/v1/chat/completions", 400),
         ({**BODY, "n": 0}, "/v1/chat/completions", 400),
         ({**BODY, "n": 0, "stream": True}, "/v1/chat/completions", 400),
-        ({**BODY, "messages": [{"role": "user", "content": "x" * 600}]}, "/v1/chat/completions", 400),
+        (
+            {**BODY, "messages": [{"role": "user", "content": "x" * 600}]},
+            "/v1/chat/completions",
+            400,
+        ),
     ],
 )
 async def test_mistakes_are_answers_in_openai_shape(
