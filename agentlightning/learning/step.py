@@ -37,8 +37,8 @@ class StepConfig:
     mini_batches: int = 1
     """Updates per epoch, each on a part of the groups."""
 
-    max_slots: int = 1024
-    """Slots of one forward pass. Attention costs grow with its square, memory with it."""
+    max_slots: int = 2048
+    """Slots of one forward pass. Memory grows with it; larger passes share more prefixes."""
 
     layout: Layout = "tree"
     entropy: bool = False
