@@ -6,7 +6,7 @@ Reading is bounded, and the other end's going away can be watched.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
@@ -45,7 +45,7 @@ class Reply:
 class Stream:
     """An answer that goes on until its source ends or the client leaves."""
 
-    source: AsyncIterator[bytes]
+    source: AsyncGenerator[bytes, None]
     content_type: str
 
 

@@ -5,6 +5,7 @@ Bodies are validated by the handlers, not by FastAPI, which would cost more than
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -100,8 +101,9 @@ async def _send_stream(stream: Stream, receive: Receive, send: Send) -> None:
     await send(_start(200, stream.content_type, {"cache-control": "no-store"}))
 
     async def pump() -> None:
-        async for chunk in stream.source:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async with contextlib.aclosing(stream.source) as source:
+            async for chunk in source:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     _, ended = await first_of(pump(), until_gone(receive))
     if ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
@@ -69,7 +69,9 @@ def _event_id(text: str) -> int:
     return int(text)
 
 
-async def _sent_events(site: Site, events: AsyncIterator[StoreEvent]) -> AsyncIterator[bytes]:
+async def _sent_events(
+    site: Site, events: AsyncIterator[StoreEvent]
+) -> AsyncGenerator[bytes, None]:
     """Yield events in the text/event-stream format until the server closes."""
     closing = asyncio.ensure_future(site.closing.wait())
     pending = asyncio.ensure_future(anext(events, None))
