@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext as ApiSpanContext
     from opentelemetry.trace import Status as ApiStatus
 
-AttributeValue = (
-    str | bool | int | float | Sequence[str] | Sequence[bool] | Sequence[int] | Sequence[float]
-)
+# Perf: a `Sequence[...]` here would send every list of token ids through a Python validator.
+AttributeValue = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 Attributes = dict[str, AttributeValue]
 TraceState = dict[str, str]
 StatusCode = Literal["UNSET", "OK", "ERROR"]
