@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from agentlightning.store.client_server import LightningStoreServer
+from agentlightning.store.http.app import StoreApp
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.utils.metrics import MetricsBackend
 
@@ -67,3 +68,17 @@ def test_requests_are_counted_by_route(locked: LightningStoreServer, tracker: Co
         {"path": "other", "method": "GET", "status": "401"},
     ]
     assert all(seconds > 0 for seconds in tracker.seconds)
+
+
+async def test_prometheus_can_scrape():
+    """A tracker that Prometheus can read adds a route with what was counted."""
+    pytest.importorskip("prometheus_client")
+    from agentlightning.utils.metrics import PrometheusMetricsBackend
+
+    app = StoreApp(InMemoryLightningStore(), tracker=PrometheusMetricsBackend())
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
+        await http.get("/v1/agl/health")
+        scraped = await http.get("/v1/prometheus/")
+    assert scraped.status_code == 200
+    assert 'agl_http_total{method="GET",path="/v1/agl/health",status="200"} 1.0' in scraped.text
