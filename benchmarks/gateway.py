@@ -55,7 +55,7 @@ class NullProtocol(asyncio.Protocol):
         self.received += data
         if is_whole(self.received):
             self.received = b""
-            self.transport.write(self.answer)  # type: ignore[attr-defined]
+            self.transport.write(self.answer)
 
 
 def is_whole(message: bytes) -> bool:
