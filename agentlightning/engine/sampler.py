@@ -130,7 +130,9 @@ class Sampler:
         self._waiting.clear()
         return [request for request in requests if not request.cancelled]
 
-    @torch.inference_mode()
+    # Why: not inference_mode, whose tensors a module may keep (some rotary embeddings do) and the
+    # trainer's backward pass then refuses.
+    @torch.no_grad()
     def step(self, *, admit: bool = True) -> bool:
         """Do one round of work; returns whether more is left to do.
 
