@@ -51,7 +51,7 @@ class GRPOConfig:
     lora_alpha: int = 32
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = 2048
     """Most distinct tokens in one forward pass; bounds memory."""
 
     advantage: str = "group"
