@@ -1,11 +1,13 @@
 """Collections in SQL, on SQLite: the common rules, the threads, the journal's limits."""
 
 import asyncio
+import gc
 import threading
 
 import pytest
 import pytest_asyncio
 
+from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning.errors import ConflictError, StoreError, StoreUnavailableError
 from agentlightning.store.collections.sql import sequence
 from agentlightning.store.collections.sql.condition import sql_filter, sql_order
@@ -119,6 +121,55 @@ async def test_unopenable_database_is_reported_to_each_caller():
     thread.close()
     with pytest.raises(StoreError, match="closed"):
         await thread.call(lambda connection, job: None)
+
+
+async def test_cancellation_before_and_after_the_commit(store):
+    """Work whose caller leaves is undone before the commit, and handed back after it."""
+    thread = store.collections._writer
+
+    async def leave(*, after_commit):
+        started, go = threading.Event(), threading.Event()
+
+        def work(connection, job):
+            committed = after_commit and job.may_commit()
+            started.set()
+            go.wait(30)
+            return committed or job.may_commit()
+
+        task = asyncio.create_task(call(work))
+        await asyncio.to_thread(started.wait, 30)
+        task.cancel()
+        timer = threading.Timer(0.02, go.set)
+        timer.start()
+        result = await task
+        timer.join()
+        return result
+
+    async def call(work):
+        try:
+            return await thread.call(work)
+        except CommittedThenCancelledError as late:
+            return f"committed {late.result}"
+        except asyncio.CancelledError:
+            return "undone"
+
+    assert await leave(after_commit=False) == "undone"
+    assert await leave(after_commit=True) == "committed True"
+
+
+def test_store_that_nobody_closed_ends_its_threads(tmp_path):
+    """Dropping the last reference to a store ends its threads."""
+    store = SQLiteLightningStore(tmp_path / "a.db")
+    asyncio.run(store.enqueue_rollout(1))
+    threads = [store.collections._writer._thread, store.collections._reader._thread]
+    del store
+    # The watchdog's first scan may hold the store for another moment.
+    for _ in range(3000):
+        gc.collect()
+        if not any(thread.is_alive() for thread in threads):
+            break
+        threads[0].join(0.01)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 async def test_locked_database_is_retryable(store, monkeypatch):

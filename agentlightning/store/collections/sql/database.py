@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -52,6 +53,11 @@ def _transact(connection: Connection, job: Job[Any], work: Work[R]) -> R:
         raise StoreUnavailableError(f"The database did not answer: {error}") from error
 
 
+def _close(*threads: DatabaseThread) -> None:
+    for thread in threads:
+        thread.close()
+
+
 class _Block:
     """An atomic block that a task keeps open; the writer's thread serves it alone."""
 
@@ -84,6 +90,8 @@ class SqlLightningCollections(LightningCollections):
         )
         reader = DatabaseThread(engine.connect, "agentlightning-reader")
         self._writer, self._reader = writer, reader
+        # A store that nobody closed takes its threads with it, also at the interpreter's end.
+        self._finalize = weakref.finalize(self, _close, writer, reader)
         self._engine = engine
         self._block: ContextVar[_Block | None] = ContextVar("block", default=None)
         self._rollouts: SqlCollection[Rollout] = SqlCollection(schema.rollouts, self._run)
@@ -193,6 +201,5 @@ class SqlLightningCollections(LightningCollections):
         job.outcome()
 
     async def close(self) -> None:
-        self._writer.close()
-        self._reader.close()
+        self._finalize()
         self._engine.dispose()
