@@ -22,8 +22,8 @@ async def run_algorithm_worker(
     own_store: LightningStore,
     writer: Connection,
     released: ExecutionEvent,
-    store: LightningStore,  # noqa: ARG001 - the place of a runner bundle's argument.
-    worker_id: int,  # noqa: ARG001 - likewise.
+    store: LightningStore,
+    worker_id: int,
     event: ExecutionEvent,
 ) -> None:
     """Serve the store, send a client of it through `writer`, and run the algorithm.
@@ -32,6 +32,7 @@ async def run_algorithm_worker(
     With all but the last three arguments bound this is a runner bundle, so that the supervisor
     can watch the algorithm as it watches runners.
     """
+    del store, worker_id  # A bundle takes them; this one brings a store of its own.
     async with serve(own_store) as (near, far):
         writer.send(far)
         try:

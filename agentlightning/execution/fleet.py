@@ -10,7 +10,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from agentlightning.errors import ConfigurationError, ExecutionError
-from agentlightning.execution.processes import quiet_fork
+from agentlightning.execution.processes import start_process
 from agentlightning.execution.supervisor import FleetPlan, supervise
 from agentlightning.store.base import LightningStore
 
@@ -53,14 +53,13 @@ class Fleet:
         """
         control, supervisor_end = self._context.Pipe()
         forked = self._context.get_start_method() == "fork"
-        process: Any = self._context.Process(  # pyright: ignore[reportAttributeAccessIssue]  # typeshed has it on the subclasses only
-            target=supervise,
-            args=(self._plan, supervisor_end, control if forked else None),
-            name="agl-supervisor",
-        )
         try:
-            with quiet_fork():
-                process.start()
+            process = start_process(
+                self._context,
+                supervise,
+                (self._plan, supervisor_end, control if forked else None),
+                "agl-supervisor",
+            )
         except (AttributeError, TypeError, ValueError, OSError) as error:
             control.close()
             raise ConfigurationError(

@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
+from typing import Any
 
 from agentlightning.errors import ConfigurationError
 
@@ -20,7 +21,7 @@ __all__ = [
     "adopt_process",
     "choose_context",
     "kill_group",
-    "quiet_fork",
+    "start_process",
 ]
 
 _PR_SET_PDEATHSIG = 1
@@ -56,16 +57,21 @@ def _fork_is_safe() -> bool:
     return torch is None or not torch.cuda.is_initialized()
 
 
-@contextlib.contextmanager
-def quiet_fork() -> Generator[None]:
-    """Silence Python's warning about forking beside native threads.
+def start_process(
+    context: BaseContext, target: Callable[..., None], args: tuple[Any, ...], name: str
+) -> Any:
+    """Start a process and return it.
 
-    `choose_context` has made sure that no Python thread runs; the threads of numeric libraries
-    sleep in pools that these libraries rebuild in a child.
+    Python's warning about forking beside native threads is silenced: `choose_context` has made
+    sure that no Python thread runs, and the threads of numeric libraries sleep in pools that
+    these libraries rebuild in a child.
     """
+    kinds: Any = context  # The type stubs have `Process` on the subclasses only.
+    process = kinds.Process(target=target, args=args, name=name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        yield
+        process.start()
+    return process
 
 
 def adopt_process(parent_pid: int, death_signal: int = signal.SIGTERM) -> None:

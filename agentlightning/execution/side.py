@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from agentlightning.runner.stop import until_set
 from agentlightning.types.event import ExecutionEvent
 
 __all__ = ["Side", "StopPolicy"]
@@ -109,7 +110,7 @@ class Side:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         task = self._task = asyncio.create_task(self._start())
-        stop = asyncio.create_task(self._stop_signal())
+        stop = asyncio.create_task(until_set(self._policy.event, self._policy.check_seconds))
         if self._cancelled:
             task.cancel()
         try:
@@ -128,11 +129,6 @@ class Side:
             task.result()
         elif not self._cancelled:
             raise asyncio.CancelledError
-
-    async def _stop_signal(self) -> None:
-        policy = self._policy
-        while not policy.event.is_set():  # noqa: ASYNC110 - the event is not of this loop.
-            await asyncio.sleep(policy.check_seconds)
 
 
 def _loop_is_running() -> bool:

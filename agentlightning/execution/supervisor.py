@@ -24,7 +24,7 @@ from agentlightning.execution.processes import (
     adopt_process,
     choose_context,
     kill_group,
-    quiet_fork,
+    start_process,
 )
 from agentlightning.execution.restart import CrashCount, RestartPolicy
 from agentlightning.execution.worker import WorkerTask, run_worker
@@ -166,11 +166,9 @@ class _Supervisor:
             parent_pid=os.getpid(),
             release_since=self._since if seat.lives else None,
         )
-        process: Any = self._context.Process(  # pyright: ignore[reportAttributeAccessIssue]  # typeshed has it on the subclasses only
-            target=run_worker, args=(task, writer), name=f"agl-runner-{seat.number}"
+        process = start_process(
+            self._context, run_worker, (task, writer), f"agl-runner-{seat.number}"
         )
-        with quiet_fork():
-            process.start()
         writer.close()
         seat.process, seat.report, seat.restart_at = process, reader, None
         seat.started, seat.lives = monotonic(), seat.lives + 1

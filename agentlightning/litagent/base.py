@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from agentlightning.trainer.trainer import Trainer
     from agentlightning.types import NamedResources, Rollout, RolloutRawResult
 
-__all__ = ["LitAgent", "is_v0_1_rollout_api"]
+__all__ = ["LitAgent", "is_async_callable", "is_v0_1_rollout_api"]
 
 T = TypeVar("T")
 
 _ASYNC_METHODS = ("rollout_async", "training_rollout_async", "validation_rollout_async")
+
+
+def is_async_callable(func: Callable[..., Any]) -> bool:
+    """Return whether calling `func` gives a coroutine; objects with `async __call__` count."""
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
 
 def is_v0_1_rollout_api(func: Callable[..., Any]) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from agentlightning.errors import ConfigurationError
-from agentlightning.litagent.base import LitAgent
+from agentlightning.litagent.base import LitAgent, is_async_callable
 from agentlightning.types import LLM, AttemptedRollout, PromptTemplate, ProxyLLM
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FunctionalLitAgent(LitAgent[T]):
         super().__init__()
         self._rollout_func = rollout_func
         self._strip_proxy = strip_proxy
-        self._is_async = _is_async(rollout_func)
+        self._is_async = is_async_callable(rollout_func)
         self._parameters = frozenset(inspect.signature(rollout_func).parameters)
         functools.update_wrapper(cast("Callable[..., Any]", self), rollout_func)
 
@@ -127,12 +127,6 @@ def _lookup(module: str, qualname: str) -> Any:
     for part in qualname.split("."):
         target = getattr(target, part, None)
     return target
-
-
-def _is_async(func: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004 - the method itself is wanted.
-    )
 
 
 def _first(resources: Mapping[str, Any], kind: type[ResourceT]) -> ResourceT:

@@ -17,6 +17,7 @@ from agentlightning.runner.claim import ClaimLoop, ClaimPolicy
 from agentlightning.runner.heartbeat import Heartbeat, HeartbeatMode
 from agentlightning.runner.lease import ClaimWatch, release_rollouts
 from agentlightning.runner.seal import Sealer
+from agentlightning.runner.stop import until_set
 from agentlightning.types import AttemptedRollout, Hook, Rollout
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ __all__ = ["LitAgentRunner"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_EVENT_CHECK_SECONDS = 0.05
-"""How often the stop signal is looked at; it may live in another process."""
 
 
 class LitAgentRunner(Runner[T]):
@@ -260,8 +258,7 @@ async def _stop_signal(event: ExecutionEvent | None) -> AsyncGenerator[asyncio.E
     stop = asyncio.Event()
 
     async def follow(source: ExecutionEvent) -> None:
-        while not source.is_set():  # noqa: ASYNC110 - the event is not of this loop.
-            await asyncio.sleep(_EVENT_CHECK_SECONDS)
+        await until_set(source)
         stop.set()
 
     if event is None:

@@ -20,13 +20,14 @@ from agentlightning.errors import (
     RewardError,
     RolloutError,
 )
+from agentlightning.litagent.base import is_async_callable
 from agentlightning.runner.hooks import HookCalls
 from agentlightning.runner.invocation import Invocation, invoke_async, invoke_sync
 from agentlightning.runner.lease import keep_lease
 from agentlightning.runner.outcome import RolloutStoppedError, StopCause, outcome_of
 from agentlightning.runner.reward import RewardFn, read_result, read_reward, reward_span
 from agentlightning.runner.settlement import Settlement
-from agentlightning.runner.signature import fitting_arguments, is_async_callable
+from agentlightning.runner.signature import fitting_arguments
 from agentlightning.types import AttemptedRollout, Hook, NamedResources, Span, SpanLike
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["fitting_arguments", "is_async_callable"]
+__all__ = ["fitting_arguments"]
 
 
 def fitting_arguments(func: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,10 +21,3 @@ def fitting_arguments(func: Callable[..., Any], offered: Mapping[str, Any]) -> d
         return dict(offered)
     names = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
     return {name: value for name, value in offered.items() if name in names}
-
-
-def is_async_callable(func: Callable[..., Any]) -> bool:
-    """Return whether calling `func` gives a coroutine; objects with `async __call__` count."""
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004 - the method itself is wanted.
-    )

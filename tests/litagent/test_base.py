@@ -1,5 +1,6 @@
 """The base class of agents."""
 
+import functools
 import gc
 import pickle
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from agentlightning.errors import ConfigurationError
 from agentlightning.litagent import LitAgent, is_v0_1_rollout_api
+from agentlightning.litagent.base import is_async_callable
 from agentlightning.litagent.litagent import LitAgent as SamePlace
 from agentlightning.runner import Runner
 
@@ -109,3 +111,19 @@ def test_the_old_rollout_api_is_recognised():
 def test_the_old_import_path_leads_here():
     """`agentlightning.litagent.litagent` offers the same class."""
     assert SamePlace is LitAgent
+
+
+def test_async_callables_are_recognised():
+    """Coroutine functions, partials of them and objects with an async call count."""
+
+    async def func():
+        """Do nothing."""
+
+    class Callable:
+        async def __call__(self):
+            """Do nothing."""
+
+    assert is_async_callable(func)
+    assert is_async_callable(functools.partial(func))
+    assert is_async_callable(Callable())
+    assert not is_async_callable(len)

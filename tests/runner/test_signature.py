@@ -1,10 +1,8 @@
 """Fitting arguments to signatures."""
 
-import functools
-
 import pytest
 
-from agentlightning.runner.signature import fitting_arguments, is_async_callable
+from agentlightning.runner.signature import fitting_arguments
 
 OFFERED = {"a": 1, "b": 2}
 
@@ -28,19 +26,3 @@ def takes_none(a, /):
 def test_only_declared_parameters_are_passed(func, expected):
     """A function gets what it can take by name."""
     assert fitting_arguments(func, OFFERED) == expected
-
-
-def test_async_callables_are_recognised():
-    """Coroutine functions, partials of them and objects with an async call count."""
-
-    async def func():
-        """Do nothing."""
-
-    class Callable:
-        async def __call__(self):
-            """Do nothing."""
-
-    assert is_async_callable(func)
-    assert is_async_callable(functools.partial(func))
-    assert is_async_callable(Callable())
-    assert not is_async_callable(takes_all)
