@@ -133,7 +133,10 @@ class Collector:
 
     async def _wait(self, rollout_ids: list[str], on_done: Callable[[int, int], None]) -> None:
         total = len(rollout_ids)
-        patience = self._config.rollout_timeout_seconds + _STALL_MARGIN_SECONDS
+        # A rollout whose runner is lost late takes the time of each of its attempts.
+        patience = self._config.max_attempts * (
+            self._config.rollout_timeout_seconds + _STALL_MARGIN_SECONDS
+        )
         waits = {
             asyncio.create_task(self._store.wait_for_rollouts(rollout_ids=[rollout_id]))
             for rollout_id in rollout_ids

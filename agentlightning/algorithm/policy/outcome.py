@@ -78,7 +78,8 @@ async def fetch_outcome(
 def _classify(rollout: Rollout, attempt: Attempt | None) -> tuple[str, str | None]:
     if rollout.status == "succeeded":
         return "ok", None
-    if attempt is None:
+    if attempt is None or rollout.status == "cancelled":
+        # What the agent did after somebody cancelled its rollout is not its own doing.
         return rollout.status, None
     metadata = attempt.metadata or {}
     error = metadata.get("error") or {}

@@ -1,0 +1,34 @@
+"""A store, and a model that every room below may train."""
+
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+
+from agentlightning.store.memory import InMemoryLightningStore
+from tests.e2e.tool_picker import make_untrained_model
+
+
+@pytest.fixture
+async def store() -> AsyncGenerator[InMemoryLightningStore]:
+    """An empty store."""
+    store = InMemoryLightningStore(thread_safe=True)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny model that answers with one of four tools, at random."""
+    return make_untrained_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def one_thread() -> Generator[None]:
+    """Keep torch to one thread; its pool is slower than none on models of this size."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

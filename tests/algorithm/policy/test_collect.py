@@ -1,0 +1,171 @@
+"""Collecting a step's rollouts, also after an earlier session was killed."""
+
+import asyncio
+
+import pytest
+
+import agentlightning as agl
+from agentlightning.algorithm.policy import collect
+from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, cancel_unfinished
+from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.policy.run_dir import RunDirectory
+from agentlightning.errors import TrainingError
+from tests.algorithm.working import working
+
+
+class Fraction(agl.LitAgent):
+    """Earns a hundredth of the task; fails at negative ones."""
+
+    async def rollout_async(self, task, resources, rollout):
+        if task < 0:
+            raise ValueError("negative")
+        return task / 100
+
+
+def planned(*tasks):
+    return [
+        PlannedRollout(place=f"t0-0-{index}", group_id="0-0", task=task)
+        for index, task in enumerate(tasks)
+    ]
+
+
+def session(path, number, **settings):
+    """Return the configuration and the run directory of one part of a run."""
+    config = GRPOConfig(**{"model": "m", "rollout_timeout_seconds": 30.0, **settings})
+    return config, RunDirectory(path, run_id="run", session=number)
+
+
+@pytest.fixture
+async def collecting(store, tmp_path):
+    """`await collecting(tasks, session=1)` returns the outcomes."""
+    resources_id = (await store.add_resources({})).resources_id
+
+    async def collecting(*tasks, number=1, on_done=lambda done, total: None, **settings):
+        config, run = session(tmp_path, number, **settings)
+        return await Collector(store, config, run).collect(
+            planned(*tasks), mode="train", step=4, resources_id=resources_id, on_done=on_done
+        )
+
+    return collecting
+
+
+async def test_outcomes_come_in_the_order_of_the_plan(store, collecting):
+    """Each planned rollout has its outcome at its place; failures are outcomes too."""
+    progress = []
+    async with working(store, Fraction()):
+        outcomes = await collecting(
+            1, 2, -1, 4, on_done=lambda done, total: progress.append((done, total))
+        )
+    assert [outcome.task for outcome in outcomes] == [1, 2, -1, 4]
+    assert [outcome.reward for outcome in outcomes] == [0.01, 0.02, 0.0, 0.04]
+    assert [outcome.outcome for outcome in outcomes] == ["ok", "ok", "agent_error", "ok"]
+    assert progress[-1] == (4, 4)
+    assert progress == sorted(progress)
+
+
+async def test_rollouts_say_what_they_belong_to(store, collecting):
+    """Mode, run, step, group, snapshot and limits are on the rollout itself."""
+    async with working(store, Fraction()):
+        (outcome,) = await collecting(1, max_attempts=3)
+    rollout = await store.get_rollout_by_id(outcome.rollout_id)
+    assert outcome.rollout_id == "ro-run-1-t0-0-0"
+    assert rollout.mode == "train"
+    assert rollout.metadata == {"run_id": "run", "step": 4, "group_id": "0-0"}
+    assert rollout.resources_id is not None
+    assert rollout.config.timeout_seconds == 30.0
+    assert rollout.config.max_attempts == 3
+    assert rollout.config.retry_condition == ["unresponsive"]
+
+
+async def test_a_resumed_step_runs_only_what_is_missing(store, collecting):
+    """Ended rollouts of the earlier session are used again, cancelled ones are made anew."""
+    async with working(store, Fraction()):
+        first = await collecting(1, -1)
+    killed = asyncio.create_task(collecting(1, -1, 3, 4))
+    async with asyncio.timeout(10):
+        while len(await store.query_rollouts()) < 4:
+            await asyncio.sleep(0.01)
+    killed.cancel()
+    await asyncio.wait({killed})
+    assert await cancel_unfinished(store, run_id="run") == 2
+    async with working(store, Fraction()):
+        again = await collecting(1, -1, 3, 4, number=2)
+    assert again[:2] == first
+    assert [outcome.rollout_id for outcome in again] == [
+        "ro-run-1-t0-0-0",
+        "ro-run-1-t0-0-1",
+        "ro-run-2-t0-0-2",
+        "ro-run-2-t0-0-3",
+    ]
+    assert [outcome.reward for outcome in again] == [0.01, 0.0, 0.03, 0.04]
+    assert len(await store.query_rollouts()) == 6
+
+
+async def test_any_earlier_session_may_have_finished_it(store, collecting):
+    """After two interruptions, what either session finished is used."""
+    async with working(store, Fraction()):
+        await collecting(1)
+        await collecting(1, 2, number=2)
+        third = await collecting(1, 2, 3, number=3)
+    assert [outcome.rollout_id[:8] for outcome in third] == ["ro-run-1", "ro-run-2", "ro-run-3"]
+    assert len(await store.query_rollouts()) == 3
+
+
+async def test_a_step_without_any_end_is_given_up(store, collecting, monkeypatch):
+    """No runner serves the store: the error counts what is open and asks for one."""
+    monkeypatch.setattr(collect, "_STALL_MARGIN_SECONDS", 0.05)
+    with pytest.raises(TrainingError, match="2 of 2 rollouts are open.*is a runner alive"):
+        await collecting(1, 2, rollout_timeout_seconds=0.1, max_attempts=1)
+    assert len(await store.query_rollouts(status_in=["queuing"])) == 2
+
+
+async def test_every_end_is_a_sign_of_life(store, collecting, monkeypatch):
+    """Patience counts from the last end, not from the beginning."""
+    monkeypatch.setattr(collect, "_STALL_MARGIN_SECONDS", 0.9)
+
+    async def slow_runner():
+        while True:
+            claimed = await store.dequeue_rollout(wait_seconds=5)
+            await asyncio.sleep(0.25)
+            ids = (claimed.rollout_id, claimed.attempt.attempt_id)
+            await store.update_attempt(*ids, status="succeeded")
+
+    runner = asyncio.create_task(slow_runner())
+    try:
+        outcomes = await collecting(*range(6), rollout_timeout_seconds=0.1, max_attempts=1)
+    finally:
+        runner.cancel()
+    assert len(outcomes) == 6
+
+
+async def test_a_rollout_that_lost_its_runner_may_take_longer(store, collecting, monkeypatch):
+    """Each attempt that a rollout may have adds its own time to the patience."""
+    monkeypatch.setattr(collect, "_STALL_MARGIN_SECONDS", 0.1)
+    with pytest.raises(TrainingError, match=r"none has ended for 2 s"):
+        await collecting(1, rollout_timeout_seconds=0.1, max_attempts=8)
+
+
+async def test_only_open_rollouts_of_the_run_are_cancelled(store):
+    """Other runs in the same store, and what has ended, stay as they are."""
+    for number in range(5):
+        await store.enqueue_rollout(
+            number, metadata={"run_id": "run"} if number != 3 else {"run_id": "other"}
+        )
+    await store.enqueue_rollout(5)
+    ended = await store.dequeue_rollout()
+    ids = (ended.rollout_id, ended.attempt.attempt_id)
+    await store.update_attempt(*ids, status="succeeded")
+    await store.dequeue_rollout()
+    requeued = await store.dequeue_rollout()
+    await store.update_rollout(requeued.rollout_id, status="requeuing")
+    assert await cancel_unfinished(store, run_id="run") == 3
+    statuses = {rollout.input: rollout.status for rollout in await store.query_rollouts()}
+    assert statuses == {
+        0: "succeeded",
+        1: "cancelled",
+        2: "cancelled",
+        3: "queuing",
+        4: "cancelled",
+        5: "queuing",
+    }
+    assert await cancel_unfinished(store, run_id="run") == 0

@@ -1,0 +1,86 @@
+"""What a configuration accepts, and what may change on a resume."""
+
+import dataclasses
+import json
+
+import pytest
+
+from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_groups", 0),
+        ("max_tokens", 0),
+        ("max_attempts", 0),
+        ("checkpoint_every", 0),
+        ("keep", 0),
+        ("group_size", 1),
+        ("steps", 0),
+        ("epochs", 0.0),
+        ("temperature", 0.0),
+        ("learning_rate", 0.0),
+        ("lora_rank", 0),
+        ("max_empty_share", 1.5),
+    ],
+)
+def test_values_out_of_range_are_named(name, value):
+    """The error says which field is wrong and what it was given."""
+    with pytest.raises(ConfigurationError, match=f"{name}={value!r}"):
+        GRPOConfig(model="m", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["advantage", "loss", "aggregate"])
+def test_unknown_names_are_answered_with_the_known_ones(name):
+    """A misspelt estimator, loss or aggregate is refused before anything is loaded."""
+    config = GRPOConfig(model="m", **{name: "nonsense"})
+    known = getattr(GRPOConfig(model="m"), name)
+    with pytest.raises(ConfigurationError, match=f"{name}='nonsense' is not one of .*{known}"):
+        config.check_names()
+
+
+def test_the_defaults_are_known_names():
+    """What nobody chose works."""
+    GRPOConfig(model="m").check_names()
+
+
+@pytest.mark.parametrize(
+    ("model", "alias"),
+    [("smollm2-135m-instruct", "smollm2-135m-instruct"), ("org/name", "name"), ("/a/b/", "b")],
+)
+def test_the_alias_is_the_last_part_of_the_model(model, alias):
+    """Agents call a model by a name without directories, unless another one is given."""
+    assert GRPOConfig(model=model).alias == alias
+    assert GRPOConfig(model=model, model_alias="mine").alias == "mine"
+
+
+def test_steps_come_from_epochs_unless_given():
+    """A pass over ten tasks in batches of four is two or three steps, and never none."""
+    assert GRPOConfig(model="m", batch_groups=4, epochs=2).total_steps(10) == 5
+    assert GRPOConfig(model="m", batch_groups=4, epochs=0.01).total_steps(10) == 1
+    assert GRPOConfig(model="m", steps=7, epochs=2).total_steps(10) == 7
+
+
+def test_a_stored_configuration_comes_back():
+    """Through JSON, nothing is lost, and nothing differs."""
+    config = GRPOConfig(model="m", lora_rank=None, seed=3)
+    stored = json.loads(json.dumps(config.to_dict()))
+    assert GRPOConfig(**stored) == config
+    assert config.difference(stored) == {}
+
+
+def test_only_the_length_of_a_run_and_its_upkeep_may_differ():
+    """Of two runs, all settings count that decide what is learnt, and each is named."""
+    stored = GRPOConfig(model="m").to_dict()
+    longer = GRPOConfig(model="m", steps=9, epochs=3, eval_every=2, keep=5, run_dir="x")
+    assert longer.difference(stored) == {}
+    other = GRPOConfig(model="m", learning_rate=1.0, group_size=4)
+    assert other.difference(stored) == {"learning_rate": (2e-5, 1.0), "group_size": (8, 4)}
+
+
+def test_a_configuration_is_frozen():
+    """Nobody changes a run's settings under way."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GRPOConfig(model="m").seed = 1  # type: ignore[misc]

@@ -1,0 +1,32 @@
+"""How far a run is, and back from a checkpoint."""
+
+import json
+
+from agentlightning.algorithm.policy.state import LoopState
+from agentlightning.algorithm.result import Evaluation
+
+
+def evaluation(step, reward):
+    return Evaluation(step=step, reward=reward, tasks=4)
+
+
+def test_the_state_survives_a_checkpoint():
+    """Through JSON, step, version and evaluations come back."""
+    state = LoopState(step=3, version=2, evaluations=[evaluation(0, 0.5), evaluation(3, 0.75)])
+    assert LoopState.from_dict(json.loads(json.dumps(state.to_dict()))) == state
+
+
+def test_the_best_is_the_latest_of_equals():
+    """Later training that did no harm is preferred; a state without evaluations has no best."""
+    assert LoopState().best is None
+    state = LoopState(evaluations=[evaluation(0, 0.5), evaluation(2, 0.75), evaluation(4, 0.75)])
+    state.evaluations.append(evaluation(6, 0.25))
+    assert state.best == evaluation(4, 0.75)
+
+
+def test_only_an_evaluation_of_this_step_counts_as_done():
+    """What was measured before the last step says nothing about the present weights."""
+    state = LoopState(step=1, evaluations=[evaluation(0, 0.5)])
+    assert not state.is_evaluated()
+    state.evaluations.append(evaluation(1, 0.5))
+    assert state.is_evaluated()

@@ -1,0 +1,61 @@
+"""A runner at work beside a test, and a watcher of fits that remembers everything."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from agentlightning.execution.events import ThreadingEvent
+from agentlightning.litagent import LitAgent
+from agentlightning.progress.base import RunInfo, StepReport
+from agentlightning.runner import LitAgentRunner
+from agentlightning.store.base import LightningStore
+from agentlightning.tracer.otel import OtelTracer
+
+
+@contextlib.asynccontextmanager
+async def working(store: LightningStore, agent: LitAgent[Any], **options: Any):
+    """Serve the store's queue with `agent` during the block."""
+    options = {"heartbeat_interval": 0.0, "concurrency": 16, **options}
+    runner = LitAgentRunner[Any](OtelTracer(), **options)
+    event = ThreadingEvent()
+    with runner.run_context(agent=agent, store=store):
+        task = asyncio.create_task(runner.iter(event=event))
+        try:
+            yield
+        finally:
+            event.set()
+            await asyncio.wait_for(task, 20)
+
+
+class Watcher:
+    """A progress sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.info: RunInfo | None = None
+        self.phases: list[tuple[str, int, int]] = []
+        self.reports: list[StepReport] = []
+        self.events: list[Any] = []
+        self.warnings: list[str] = []
+
+    def started(self, info: RunInfo) -> None:
+        self.info = info
+        self.events.append("started")
+
+    def phase(self, phase: str, done: int = 0, total: int = 0) -> None:
+        self.phases.append((phase, done, total))
+
+    def stepped(self, report: StepReport) -> None:
+        self.reports.append(report)
+        self.events.append(("stepped", report.step))
+
+    def evaluated(self, step: int, reward: float, tasks: int, seconds: float) -> None:
+        assert seconds > 0
+        assert 0 <= reward <= 1
+        self.events.append(("evaluated", step, tasks))
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def ended(self, *, interrupted: bool, next_steps: list[str]) -> None:
+        self.events.append(("ended", interrupted))
+        self.next_steps = next_steps
