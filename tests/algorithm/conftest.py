@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentlightning.store.memory import InMemoryLightningStore
-from tests.e2e.tool_picker import make_untrained_model
+from tests.support.tiny_model import make_tiny_model
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ async def store() -> AsyncGenerator[InMemoryLightningStore]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a tiny model that answers with one of four tools, at random."""
-    return make_untrained_model(tmp_path_factory.mktemp("tiny"))
+    """The directory of a tiny model that says anything."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"), hidden=32)
 
 
 @pytest.fixture

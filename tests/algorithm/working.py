@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from typing import Any
 
+import aiohttp
+
 from agentlightning.execution.events import ThreadingEvent
 from agentlightning.litagent import LitAgent
 from agentlightning.progress.base import RunInfo, StepReport
@@ -59,3 +61,33 @@ class Watcher:
     def ended(self, *, interrupted: bool, next_steps: list[str]) -> None:
         self.events.append(("ended", interrupted))
         self.next_steps = next_steps
+
+
+class Scribe(LitAgent[Any]):
+    """Asks the model once and grades the answer by its first letter, which is mostly mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold: asyncio.Event | None = None
+        """While set to an event, rollouts wait for it in the middle of their call."""
+        self.waiting = 0
+        self.grade = lambda answer: (ord(answer[0]) if answer else 0) % 16 / 16
+
+    async def rollout_async(self, task: Any, resources: Any, rollout: Any) -> float:
+        llm = resources["main_llm"]
+        url = llm.get_base_url(rollout.rollout_id, rollout.attempt.attempt_id)
+        body = {
+            "model": llm.model,
+            "messages": [{"role": "user", "content": task}],
+            "max_tokens": 2,
+        }
+        if self.hold is not None:
+            self.waiting += 1
+            await self.hold.wait()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{url}/chat/completions", json=body) as response,
+        ):
+            response.raise_for_status()
+            reply = await response.json()
+        return self.grade(reply["choices"][0]["message"]["content"])

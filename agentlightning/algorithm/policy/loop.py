@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
-from agentlightning.algorithm.policy.collect import Collector, PlannedRollout
+from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, cancel_unfinished
 from agentlightning.algorithm.policy.curriculum import step_task_indices
 from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warning
 from agentlightning.algorithm.policy.state import LoopState
@@ -69,6 +70,8 @@ class PolicyLoop:
         """
         if train_dataset is None or len(train_dataset) == 0:
             raise ConfigurationError(f"{self._name} needs a train_dataset with at least one task.")
+        if val_dataset is not None and len(val_dataset) == 0:
+            val_dataset = None
         started = monotonic()
         total = self._config.total_steps(len(train_dataset))
         interrupted = True
@@ -87,9 +90,17 @@ class PolicyLoop:
         finally:
             result = self._result(seconds=monotonic() - started, interrupted=interrupted)
             result.save()
-            await self._policy.stop()
+            await self._stop(interrupted=interrupted)
             self._progress.ended(interrupted=interrupted, next_steps=_next_steps(result))
         return result
+
+    async def _stop(self, *, interrupted: bool) -> None:
+        try:
+            if interrupted:
+                # Agents fail when the gateway goes; that must not count when the run is resumed.
+                await cancel_unfinished(self._store, run_id=self._run.run_id)
+        finally:
+            await self._policy.stop()
 
     async def _start(self, total: int) -> None:
         self._progress.phase("loading")
@@ -240,6 +251,11 @@ class PolicyLoop:
         )
 
     def _result(self, *, seconds: float, interrupted: bool) -> FitResult:
+        kept = {checkpoint.path.name for checkpoint in self._checkpoints.all()}
+        self._state.evaluations = [
+            each if each.checkpoint in kept else replace(each, checkpoint=None)
+            for each in self._state.evaluations
+        ]
         return FitResult(
             run_dir=self._run.path,
             steps=self._state.step,

@@ -1,0 +1,248 @@
+"""Fits of one or two steps with a real engine, gateway, runner and train backend."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.policy.loop import PolicyLoop
+from agentlightning.algorithm.policy.policy import Policy
+from agentlightning.algorithm.policy.run_dir import RunDirectory
+from agentlightning.algorithm.result import FitResult
+from agentlightning.errors import ConfigurationError, EmptyBatchError
+from tests.algorithm.working import Scribe, Watcher, working
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TASKS = ["a", "b", "c"]
+HELD_OUT = ["x", "y"]
+
+
+class Fits:
+    """Starts fits in one run directory and one store."""
+
+    def __init__(self, model, path, store):
+        self.model, self.path, self.store = model, path, store
+        self.agent = Scribe()
+        self.watcher = Watcher()
+
+    def loop(self, **settings):
+        """Return the loop of a new part of the run, as after a restart of the program."""
+        fields = {"model_alias": "tiny", "group_size": 3, "batch_groups": 2, "max_tokens": 2}
+        config = GRPOConfig(
+            model=str(self.model), run_dir=str(self.path), lora_rank=None, **fields | settings
+        )
+        run = RunDirectory.open(config, algorithm="GRPO", resume=None)
+        self.watcher = Watcher()
+        self.policy = Policy(config, self.store)
+        return PolicyLoop("GRPO", config, run, self.store, self.policy, self.watcher)
+
+    async def fit(self, tasks=TASKS, held_out=None, **settings):
+        loop = self.loop(**settings)
+        async with working(self.store, self.agent):
+            return await loop.run(tasks, held_out)
+
+    async def rollouts(self, mode="train"):
+        return [each for each in await self.store.query_rollouts() if each.mode == mode]
+
+
+@pytest.fixture
+def fits(tiny_model, tmp_path, store):
+    return Fits(tiny_model, tmp_path / "run", store)
+
+
+async def test_a_fit_measures_trains_and_measures_again(fits):
+    """Evaluation, steps, evaluation; everything is counted, saved and said."""
+    result = await fits.fit(held_out=HELD_OUT, steps=2)
+    watcher = fits.watcher
+    assert watcher.events == [
+        "started",
+        ("evaluated", 0, 2),
+        ("stepped", 1),
+        ("stepped", 2),
+        ("evaluated", 2, 2),
+        ("ended", False),
+    ]
+    assert (watcher.info.first_step, watcher.info.total_steps) == (0, 2)
+    phases = [name for name, _, _ in watcher.phases]
+    assert list(dict.fromkeys(phases)) == [
+        "loading", "evaluating", "sampling", "training", "saving",
+    ]  # fmt: skip
+    assert ("sampling", 6, 6) in watcher.phases
+    assert (result.steps, result.interrupted) == (2, False)
+    assert [(each.step, each.tasks, each.failed) for each in result.evaluations] == [
+        (0, 2, 0),
+        (2, 2, 0),
+    ]
+    assert result.best in result.evaluations
+    assert result.checkpoint == fits.path / "checkpoints" / "step-000002"
+    assert FitResult.load(fits.path) == result
+    metrics = watcher.reports[-1].metrics
+    assert (metrics["training/global_step"], metrics["training/version"]) == (2, 2)
+    assert metrics["training/n_rollouts"] == 6
+    assert metrics["training/n_calls_failed"] == 0
+    assert watcher.reports[0].best.reward >= watcher.reports[0].worst.reward
+    assert f"agl serve {result.checkpoint}" in "\n".join(watcher.next_steps)
+
+
+async def test_rollouts_of_a_group_have_one_task_and_one_snapshot(fits):
+    """Each step samples its groups under one published version of the resources."""
+    await fits.fit(steps=1, held_out=HELD_OUT)
+    groups = {}
+    for rollout in await fits.rollouts():
+        groups.setdefault(rollout.metadata["group_id"], []).append(rollout)
+    assert {name: len(members) for name, members in groups.items()} == {"0-0": 3, "0-1": 3}
+    for members in groups.values():
+        assert len({member.input for member in members}) == 1
+    assert len({rollout.resources_id for rollout in await fits.rollouts()}) == 1
+    by_step = {rollout.metadata["step"]: rollout for rollout in await fits.rollouts("val")}
+    assert by_step.keys() == {0, 1}
+    assert by_step[0].resources_id != by_step[1].resources_id
+
+
+async def test_training_explores_and_evaluation_does_not(fits):
+    """Evaluations are greedy: the same weights answer the same task in the same way."""
+    await fits.fit(steps=1, held_out=["x", "x", "x"], learning_rate=1e-9)
+    answers = {}
+    for rollout in await fits.store.query_rollouts():
+        (span,) = [
+            span
+            for span in await fits.store.query_spans(rollout.rollout_id)
+            if span.name.startswith("openai")
+        ]
+        answers.setdefault(rollout.mode, set()).add(tuple(span.attributes["response_token_ids"]))
+    assert len(answers["val"]) == 1
+    assert len(answers["train"]) > 1
+
+
+async def test_evaluations_come_as_often_as_asked(fits):
+    """With `eval_every` the run is also measured between; no step is measured twice."""
+    result = await fits.fit(held_out=HELD_OUT, steps=2, eval_every=1)
+    assert [each.step for each in result.evaluations] == [0, 1, 2]
+
+
+async def test_an_evaluation_names_only_a_checkpoint_that_was_kept(fits):
+    """Weights that were measured and not saved have no directory to name."""
+    result = await fits.fit(held_out=HELD_OUT, steps=2, eval_every=1, checkpoint_every=2, keep=1)
+    assert [each.checkpoint for each in result.evaluations] == [None, None, "step-000002"]
+
+
+@pytest.mark.parametrize("held_out", [None, []])
+async def test_without_held_out_tasks_nothing_is_measured(fits, held_out):
+    """No evaluation, and the last checkpoint is the one to use."""
+    result = await fits.fit(held_out=held_out, steps=1)
+    assert (result.evaluations, result.best) == ([], None)
+    assert result.checkpoint == fits.path / "checkpoints" / "step-000001"
+
+
+@pytest.mark.parametrize("tasks", [None, []])
+async def test_nothing_to_learn_from_is_refused_at_once(fits, tasks):
+    """Without training tasks nothing is loaded or started."""
+    with pytest.raises(ConfigurationError, match="needs a train_dataset"):
+        await fits.loop(steps=1).run(tasks, None)
+    assert fits.watcher.events == []
+
+
+async def test_a_resumed_run_goes_on_at_the_next_step(fits):
+    """No step and no evaluation is repeated, and versions go on from the checkpoint's."""
+    first = await fits.fit(held_out=HELD_OUT, steps=1)
+    before = {rollout.rollout_id for rollout in await fits.store.query_rollouts()}
+    second = await fits.fit(held_out=HELD_OUT, steps=2)
+    assert fits.watcher.info.first_step == 1
+    assert fits.watcher.events == ["started", ("stepped", 2), ("evaluated", 2, 2), ("ended", False)]
+    assert second.evaluations[:2] == first.evaluations
+    assert [each.step for each in second.evaluations] == [0, 1, 2]
+    assert fits.watcher.reports[0].metrics["training/version"] == 2
+    new = [r for r in await fits.store.query_rollouts() if r.rollout_id not in before]
+    assert {rollout.metadata["step"] for rollout in new if rollout.mode == "train"} == {1}
+    assert len(new) == 6 + len(HELD_OUT)
+
+
+async def test_a_finished_run_has_nothing_to_do(fits):
+    """The same command once more changes nothing and returns the same result."""
+    first = await fits.fit(held_out=HELD_OUT, steps=1)
+    again = await fits.fit(held_out=HELD_OUT, steps=1)
+    assert fits.watcher.events == ["started", ("ended", False)]
+    assert (again.steps, again.evaluations) == (first.steps, first.evaluations)
+    assert again.checkpoint == first.checkpoint
+
+
+async def test_a_crash_before_the_checkpoint_repeats_the_learning_only(fits, monkeypatch):
+    """The step's rollouts are in the store, so that no rollout runs twice."""
+    loop = fits.loop(steps=1)
+
+    def full(path):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(fits.policy, "save", full)
+    async with working(fits.store, fits.agent):
+        with pytest.raises(OSError, match="disk full"):
+            await loop.run(TASKS, None)
+    assert FitResult.load(fits.path).interrupted
+    assert FitResult.load(fits.path).checkpoint is None
+    reward = fits.watcher.reports[0].reward
+    await fits.fit(steps=1)
+    assert fits.watcher.events == ["started", ("stepped", 1), ("ended", False)]
+    assert fits.watcher.reports[0].reward == reward
+    assert len(await fits.rollouts()) == 6
+
+
+async def test_an_interruption_leaves_a_result_and_no_experience(fits):
+    """Cancelled while agents wait: the last checkpoint counts, and open rollouts never will."""
+    await fits.fit(steps=1)
+    fits.agent.hold = asyncio.Event()
+    loop = fits.loop(steps=2)
+    async with working(fits.store, fits.agent):
+        fit = asyncio.create_task(loop.run(TASKS, None))
+        async with asyncio.timeout(20):
+            while fits.agent.waiting < 6:
+                await asyncio.sleep(0.01)
+        fit.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await fit
+        assert fit.cancelled()
+        fits.agent.hold.set()
+    result = FitResult.load(fits.path)
+    assert (result.steps, result.interrupted) == (1, True)
+    assert result.checkpoint == fits.path / "checkpoints" / "step-000001"
+    assert fits.watcher.events[-1] == ("ended", True)
+    assert "resume" in fits.watcher.next_steps[-1]
+    open_ones = [each for each in await fits.rollouts() if each.metadata["step"] == 1]
+    assert {rollout.status for rollout in open_ones} == {"cancelled"}
+    fits.agent.hold = None
+    resumed = await fits.fit(steps=2)
+    assert (resumed.steps, resumed.interrupted) == (2, False)
+    assert fits.watcher.reports[0].metrics["training/n_rollouts_failed"] == 0
+
+
+async def test_a_batch_without_signal_warns_and_changes_nothing(fits, caplog):
+    """All rollouts alike: the step counts, the weights stay, and the user is told why."""
+    fits.agent.grade = lambda answer: 0.0
+    await fits.fit(steps=1)
+    (report,) = fits.watcher.reports
+    assert report.metrics["training/version"] == 0
+    assert "only 0 of 2 groups have mixed rewards" in report.warnings[0]
+    assert fits.watcher.warnings == report.warnings
+    assert "weak training signal" in caplog.messages
+
+
+async def test_a_batch_of_failures_ends_the_fit(fits):
+    """The table of failures is the error, and the result says that the run did not end."""
+    fits.agent.grade = lambda answer: [][0]
+    with pytest.raises(EmptyBatchError, match="6 x agent_error, for example IndexError"):
+        await fits.fit(steps=1)
+    result = json.loads((fits.path / "result.json").read_text())
+    assert (result["steps"], result["interrupted"]) == (0, True)
+
+
+async def test_failed_evaluations_count_with_the_failure_reward(fits):
+    """A held-out task whose agent fails lowers the score and is counted."""
+    fits.agent.grade = lambda answer: [][0]
+    loop = fits.loop(steps=1, failure_reward=0.25)
+    async with working(fits.store, fits.agent):
+        with pytest.raises(EmptyBatchError):
+            await loop.run(TASKS, HELD_OUT)
+    (evaluation,) = FitResult.load(fits.path).evaluations
+    assert (evaluation.reward, evaluation.tasks, evaluation.failed) == (0.25, 2, 2)
