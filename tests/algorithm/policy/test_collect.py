@@ -114,7 +114,7 @@ async def test_any_earlier_session_may_have_finished_it(store, collecting):
 async def test_a_step_without_any_end_is_given_up(store, collecting, monkeypatch):
     """No runner serves the store: the error counts what is open and asks for one."""
     monkeypatch.setattr(collect, "_STALL_MARGIN_SECONDS", 0.05)
-    with pytest.raises(TrainingError, match="2 of 2 rollouts are open.*is a runner alive"):
+    with pytest.raises(TrainingError, match=r"2 of 2 rollouts are open.*is a runner alive"):
         await collecting(1, 2, rollout_timeout_seconds=0.1, max_attempts=1)
     assert len(await store.query_rollouts(status_in=["queuing"])) == 2
 

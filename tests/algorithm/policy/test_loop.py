@@ -230,7 +230,7 @@ async def test_a_batch_without_signal_warns_and_changes_nothing(fits, caplog):
 
 async def test_a_batch_of_failures_ends_the_fit(fits):
     """The table of failures is the error, and the result says that the run did not end."""
-    fits.agent.grade = lambda answer: [][0]
+    fits.agent.grade = lambda answer: answer[99]
     with pytest.raises(EmptyBatchError, match="6 x agent_error, for example IndexError"):
         await fits.fit(steps=1)
     result = json.loads((fits.path / "result.json").read_text())
@@ -239,7 +239,7 @@ async def test_a_batch_of_failures_ends_the_fit(fits):
 
 async def test_failed_evaluations_count_with_the_failure_reward(fits):
     """A held-out task whose agent fails lowers the score and is counted."""
-    fits.agent.grade = lambda answer: [][0]
+    fits.agent.grade = lambda answer: answer[99]
     loop = fits.loop(steps=1, failure_reward=0.25)
     async with working(fits.store, fits.agent):
         with pytest.raises(EmptyBatchError):
