@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,10 +57,10 @@ class AlgorithmSide:
         }
         if self.algorithm.is_async():
             running = self.algorithm.run(**datasets)
-            assert running is not None
-            await running
         else:
-            await asyncio.to_thread(self.algorithm.run, **datasets)
+            running = await asyncio.to_thread(self.algorithm.run, **datasets)
+        if inspect.isawaitable(running):
+            await running
 
 
 @dataclass(kw_only=True)

@@ -68,7 +68,9 @@ async def test_initial_resources_are_published_as_default(store):
 async def test_datasets_are_optional(store, datasets):
     """Without tasks it returns at once."""
     agent = await run(store, Baseline(), *datasets)
-    assert [task for task, _, _ in agent.seen] == (["x"] if len(datasets) > 1 and datasets[1] else [])
+    assert [task for task, _, _ in agent.seen] == (
+        ["x"] if len(datasets) > 1 and datasets[1] else []
+    )
 
 
 async def test_the_queue_is_never_longer_than_asked(store):

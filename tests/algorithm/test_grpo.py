@@ -52,7 +52,7 @@ async def test_only_a_resumed_run_cancels_what_is_open(tmp_path, store):
     algorithm = GRPO(model="m", run_dir=str(tmp_path / "run"))
     await algorithm.recover(store)
     algorithm.prepare(resume=None)
-    run_id = algorithm._run.run_id  # noqa: SLF001 - what rollouts of the run would carry.
+    run_id = algorithm._run.run_id
     left = await store.enqueue_rollout("a", metadata={"run_id": run_id})
     await algorithm.recover(store)
     assert (await store.get_rollout_by_id(left.rollout_id)).status == "queuing"
