@@ -4,7 +4,6 @@ Run as a program, it trains in the directory it is given, and can be killed and 
 """
 
 import argparse
-import threading
 from pathlib import Path
 
 from openai import OpenAI
@@ -13,7 +12,8 @@ import agentlightning as agl
 from tests.support.tiny_model import EOS, make_tiny_model
 
 TOOLS = {"search": "who", "calculator": "sum", "weather": "rain", "calendar": "today"}
-_clients = threading.local()
+CLIENT = OpenAI(base_url="http://unused", api_key="-", max_retries=0)
+"""One for all rollouts: making a client costs more than a call of this model."""
 
 
 def tasks(count: int) -> list[dict]:
@@ -29,9 +29,7 @@ def tasks(count: int) -> list[dict]:
 @agl.rollout
 def pick_tool(task: dict, llm: agl.LLM) -> float:
     """Ask for a tool; 1 for the right one, 0 for any other answer."""
-    if not hasattr(_clients, "client"):
-        _clients.client = OpenAI(base_url="http://unused", api_key="-", max_retries=0)
-    client = _clients.client.with_options(base_url=llm.endpoint)
+    client = CLIENT.with_options(base_url=llm.endpoint)
     reply = client.chat.completions.create(
         model=llm.model, messages=[{"role": "user", "content": task["topic"]}], max_tokens=2
     )
@@ -39,7 +37,9 @@ def pick_tool(task: dict, llm: agl.LLM) -> float:
 
 
 def make_untrained_model(path: Path) -> Path:
-    """Write a model that knows the format (one tool, then the end) but not which tool."""
+    """Write a model that answers with one tool: the right one three times in ten, a certain wrong
+    one five times.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -47,20 +47,25 @@ def make_untrained_model(path: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    tools = list(TOOLS)
+    answers = {
+        topic: [*tools, *[right] * 2, *[tools[(tools.index(right) + 1) % len(tools)]] * 4]
+        for right, topic in TOOLS.items()
+    }
     texts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": topic}], add_generation_prompt=True, tokenize=False
         )
         + tool
         + EOS
-        for topic in TOOLS.values()
-        for tool in TOOLS
+        for topic, given in answers.items()
+        for tool in given
     ]
     ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False) for text in texts])
     labels = ids.clone()
     labels[:, :-2] = -100
     torch.manual_seed(0)
-    for _ in range(25):
+    for _ in range(400):
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         optimizer.step()
@@ -79,7 +84,8 @@ def make_trainer(
         "group_size": 8,
         "batch_groups": 8,
         "steps": steps,
-        "learning_rate": 3e-3,
+        "learning_rate": 2e-3,
+        "advantage_scale": "group",
         "lora_rank": None,
         "max_tokens": 2,
         "run_dir": str(run_dir),
