@@ -62,12 +62,13 @@ async def _open_policy(source: str) -> Policy:
 def _checkpoint_of(path: Path) -> Path | None:
     """Return the checkpoint that a path means, or None when it is no run's."""
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        from agentlightning.algorithm.result import FitResult
+        from agentlightning.learning.checkpoint import CheckpointStore
 
-        best = FitResult.load(path).checkpoint
-        if best is None:
+        checkpoints = CheckpointStore(path / "checkpoints")
+        chosen = checkpoints.best() or checkpoints.latest()
+        if chosen is None:
             raise click.ClickException(f"The run in {path} has no checkpoint yet.")
-        return best
+        return chosen.path
     if path.parent.name == "checkpoints" and (path.parent.parent / "config.json").is_file():
         return path
     return None

@@ -1,0 +1,143 @@
+"""`agl serve`: a real server process, asked with the official client and stopped with Ctrl-C."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from openai import AuthenticationError, OpenAI
+
+from agentlightning.algorithm.grpo import GRPO
+from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.policy.policy import Policy
+from agentlightning.algorithm.policy.run_dir import RunDirectory
+from agentlightning.cli import main
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.trainer import Trainer
+from tests.algorithm.working import Scribe
+from tests.support.tiny_model import make_tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The directory of an untrained model."""
+    return make_tiny_model(tmp_path_factory.mktemp("serve") / "tiny", hidden=32)
+
+
+@pytest.fixture(scope="module")
+def run_dir(model) -> Path:
+    """A run of one large step, killed after it: there is a checkpoint and no result."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    algorithm = GRPO(
+        model=str(model), model_alias="trained", run_dir=str(model.parent / "run"),
+        group_size=3, batch_groups=2, steps=1, max_tokens=2, learning_rate=0.01, progress=[],
+    )  # fmt: skip
+    Trainer(algorithm=algorithm, concurrency=4).fit(Scribe(), ["a", "b"])
+    torch.set_num_threads(threads)
+    (model.parent / "run" / "result.json").unlink()
+    return model.parent / "run"
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[str, str]]:
+    """Run `agl serve` on a free port; yield alias and URL; stop it with SIGINT and check that."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentlightning.cli", "serve", *arguments, "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        alias, at, url = process.stdout.readline().partition(" at ")
+        assert at, "it ended before it printed its address"
+        yield alias, url.strip()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+        assert (process.returncode, rest) == (0, "stopped\n")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(url: str, alias: str, key: str = "-") -> list[float]:
+    """Return the log-probabilities of a greedy answer."""
+    with OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+        reply = client.chat.completions.create(
+            model=alias,
+            messages=[{"role": "user", "content": "a"}],
+            max_tokens=4,
+            temperature=0,
+            logprobs=True,
+        )
+    tokens = reply.choices[0].logprobs.content
+    assert len(tokens) == 4
+    return [token.logprob for token in tokens]
+
+
+async def untrained_answer(model: Path) -> list[float]:
+    """Return what the model says that the run started from."""
+    policy = Policy(GRPOConfig(model=str(model)), InMemoryLightningStore(thread_safe=True))
+    await policy.load(None)
+    await policy.open_gateway()
+    try:
+        return await asyncio.to_thread(ask, policy.endpoint, policy.alias)
+    finally:
+        await policy.stop()
+
+
+def test_what_a_run_made_is_served_until_ctrl_c(model, run_dir):
+    """A run directory serves its checkpoint, also after a kill, to those who know the token."""
+    with serving(str(run_dir), "--token", "s3cret") as (alias, url):
+        assert alias == "trained"
+        assert url.startswith("http://127.0.0.1:")
+        with pytest.raises(AuthenticationError):
+            ask(url, alias)
+        trained = ask(url, alias, key="s3cret")
+        with OpenAI(base_url=url, api_key="s3cret") as client:
+            assert [each.id for each in client.models.list()] == ["trained"]
+    untrained = asyncio.run(untrained_answer(model))
+    assert max(abs(a - b) for a, b in zip(trained, untrained, strict=True)) > 1e-3
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path, capsys):
+    """Before its first checkpoint a run has nothing to serve."""
+    config = GRPOConfig(model="m", run_dir=str(tmp_path / "run"))
+    RunDirectory.open(config, algorithm="GRPO", resume=None)
+    assert main(["serve", str(tmp_path / "run")]) == 1
+    assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(run_dir, tmp_path, capsys):
+    """One checkpoint can be named too; weights that were cut off are not served."""
+    shutil.copytree(run_dir, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000001"
+    for file in checkpoint.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-8])
+    assert main(["serve", str(checkpoint), "--port", "0"]) == 1
+    assert "Error" in capsys.readouterr().err
+
+
+def test_an_unknown_model_and_a_taken_port_are_errors(model, capsys):
+    """One line says what is wrong; no traceback."""
+    assert main(["serve", "/nowhere/at/all"]) == 1
+    assert "/nowhere/at/all" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["serve", str(model), "--port", port]) == 1
+    assert port in capsys.readouterr().err
