@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentlightning._internal.clock import now
-from agentlightning.errors import StoreError
+from agentlightning.errors import InvalidTransitionError, StoreError
 from agentlightning.runner.outcome import StopCause, stop_cause
 from agentlightning.types import AttemptedRollout
 
@@ -137,7 +137,8 @@ async def return_rollout(
         metadata: What to keep on that attempt.
     """
     # Queue first: a failed attempt could end the rollout, and an ended one never moves again.
-    await store.update_rollout(rollout.rollout_id, status="requeuing")
+    with contextlib.suppress(InvalidTransitionError):  # Somebody ended the rollout meanwhile.
+        await store.update_rollout(rollout.rollout_id, status="requeuing")
     await store.update_attempt(
         rollout.rollout_id,
         rollout.attempt.attempt_id,

@@ -66,7 +66,7 @@ def _start(model: Path, run_dir: Path) -> subprocess.Popen[bytes]:
 
 def _steps_done(run_dir: Path) -> int:
     path = run_dir / "metrics.jsonl"
-    return path.read_text().count("training/reward") if path.is_file() else 0
+    return path.read_text().count('"training/reward":') if path.is_file() else 0
 
 
 def _wait_for_steps(process: subprocess.Popen[bytes], run_dir: Path, steps: int) -> None:
