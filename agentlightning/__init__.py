@@ -3,6 +3,8 @@
 Importing this package is cheap: every name below loads its module when it is first used.
 """
 
+from logging import NullHandler as _NullHandler
+from logging import getLogger as _getLogger
 from typing import TYPE_CHECKING
 
 import agentlightning.reward as _reward_module
@@ -12,6 +14,9 @@ from agentlightning._internal.version import __version__
 # The submodule `reward` and the decorator `reward` share a name. Importing a submodule binds it in
 # its package, but only the first time: forgetting that binding leaves the name to the decorator.
 del globals()["reward"], _reward_module
+
+# A library keeps quiet until its user sets up logging.
+_getLogger(__name__).addHandler(_NullHandler())
 
 if TYPE_CHECKING:
     from agentlightning.adapter import (

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from agentlightning.runner.invocation import invoke_sync
 
 if TYPE_CHECKING:
     from agentlightning.adapter.base import TraceAdapter
@@ -58,7 +61,12 @@ class AlgorithmSide:
         if self.algorithm.is_async():
             running = self.algorithm.run(**datasets)
         else:
-            running = await asyncio.to_thread(self.algorithm.run, **datasets)
+            # A thread that can be abandoned: Ctrl-C must end what blocks, too.
+            call = invoke_sync(functools.partial(self.algorithm.run, **datasets))
+            try:
+                running = await call.future
+            finally:
+                await call.abandon()
         if inspect.isawaitable(running):
             await running
 

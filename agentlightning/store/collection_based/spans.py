@@ -53,8 +53,10 @@ class SpanMethods(StoreFrame):
         return stored[0] if stored else None
 
     async def _add(self, spans: Sequence[Span]) -> list[Span]:
-        # The first of several spans with one identity counts.
-        unique = list({_identity(span): span for span in reversed(spans)}.values())[::-1]
+        first: dict[Any, Span] = {}
+        for span in spans:
+            first.setdefault(_identity(span), span)
+        unique = list(first.values())
 
         async def step(tx: Transaction) -> list[Span]:
             return await self._store_spans(tx, unique)
