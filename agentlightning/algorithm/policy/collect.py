@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.algorithm.policy.outcome import RolloutOutcome, fetch_outcome
-from agentlightning.errors import TrainingError
+from agentlightning.errors import InvalidTransitionError, TrainingError
 from agentlightning.store.base import is_finished
 from agentlightning.types import EnqueueRolloutRequest, RolloutConfig, RolloutMode
 
@@ -175,18 +175,25 @@ class Collector:
 
 
 async def cancel_unfinished(store: LightningStore, *, run_id: str) -> int:
-    """Cancel what a killed part of a run left open, and return how many rollouts that were.
+    """Cancel what a stopped part of a run left open, and return how many rollouts that were.
 
-    Their runners are gone, and so is the endpoint that their resources name; a runner that took
-    one up again would only fail at it. Call this before runners start.
+    The endpoint that their resources name is going or gone; a runner that took one up again
+    would only fail at it. What ends meanwhile keeps its end.
     """
     left = [
-        rollout
+        rollout.rollout_id
         for rollout in await store.query_rollouts(
             status_in=["queuing", "requeuing", "preparing", "running"]
         )
         if (rollout.metadata or {}).get("run_id") == run_id
     ]
-    for rollout in left:
-        await store.update_rollout(rollout.rollout_id, status="cancelled")
-    return len(left)
+    cancelled = [await _cancel(store, rollout_id) for rollout_id in left]
+    return sum(cancelled)
+
+
+async def _cancel(store: LightningStore, rollout_id: str) -> bool:
+    try:
+        await store.update_rollout(rollout_id, status="cancelled")
+    except InvalidTransitionError:
+        return False
+    return True

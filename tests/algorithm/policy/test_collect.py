@@ -10,6 +10,7 @@ from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, c
 from agentlightning.algorithm.policy.config import GRPOConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.errors import TrainingError
+from agentlightning.store.memory import InMemoryLightningStore
 from tests.algorithm.working import working
 
 
@@ -169,3 +170,25 @@ async def test_only_open_rollouts_of_the_run_are_cancelled(store):
         5: "queuing",
     }
     assert await cancel_unfinished(store, run_id="run") == 0
+
+
+async def test_what_ends_while_others_are_cancelled_keeps_its_end():
+    """A runner may settle a rollout at the last moment; the others are cancelled all the same."""
+
+    class Racing(InMemoryLightningStore):
+        async def query_rollouts(self, **filters):
+            found = await super().query_rollouts(**filters)
+            ids = (found[0].rollout_id, found[0].attempt.attempt_id)
+            await self.update_attempt(*ids, status="succeeded")
+            return found
+
+    store = Racing(thread_safe=True)
+    ids = [
+        (await store.enqueue_rollout(number, metadata={"run_id": "run"})).rollout_id
+        for number in range(3)
+    ]
+    await store.dequeue_rollout()
+    assert await cancel_unfinished(store, run_id="run") == 2
+    statuses = [(await store.get_rollout_by_id(rollout_id)).status for rollout_id in ids]
+    assert statuses == ["succeeded", "cancelled", "cancelled"]
+    await store.close()
