@@ -55,7 +55,6 @@ async def _open_policy(source: str) -> Policy:
         config = GRPOConfig(**stored["config"])
     policy = Policy(config, InMemoryLightningStore(thread_safe=True))
     await policy.load(checkpoint)
-    policy.set_sampling(forced={}, max_tokens=config.max_tokens)
     return policy
 
 
