@@ -6,9 +6,11 @@ and the engine come later and elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,9 +83,10 @@ def load_model(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     offline = local or settings.offline
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype="auto", attn_implementation="sdpa", local_files_only=offline
-    )
+    with _no_progress_bar() if local else contextlib.nullcontext():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype="auto", attn_implementation="sdpa", local_files_only=offline
+        )
     number_format = _choose_dtype(dtype, device, model.num_parameters())
     model.to(device=device, dtype=number_format)
     model.eval()
@@ -144,3 +147,17 @@ def _cpu_has_bf16() -> bool:
     except OSError:
         return False
     return any(flag in described for flag in _CPU_BF16_FLAGS)
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Generator[None]:
+    """Keep transformers from drawing over our own view while it reads files of this machine."""
+    from transformers.utils import logging as transformers_logging
+
+    drawn = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            transformers_logging.enable_progress_bar()

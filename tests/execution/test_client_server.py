@@ -162,6 +162,7 @@ def test_the_runner_can_stay_in_the_main_process():
         partial(bundles.run_tasks, [1, 2]),
         partial(bundles.run_agents, Here()),
         main_process="runner",
+        start_method="fork",  # A store in memory cannot be sent to a spawned process.
     )
     assert seen == [os.getpid()] * 2
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -282,10 +284,13 @@ def _sample(outcome: RolloutOutcome) -> Sample:
 
 def _next_steps(result: FitResult) -> list[str]:
     assert result.run_dir is not None
+    command = "agl" if shutil.which("agl") else f"{sys.executable} -m agentlightning.cli"
     lines = [f"The run lies in {result.run_dir}"]
     if result.checkpoint is not None:
-        lines.append(f"  inspect   agl show {result.run_dir}")
-        lines.append(f"  serve     agl serve {result.checkpoint}")
-    verb = "resume" if result.interrupted else "go on"
-    lines.append(f"  {verb:<9} run it again with run_dir={str(result.run_dir)!r}")
+        lines.append(f"  inspect   {command} show {result.run_dir}")
+        lines.append(f"  serve     {command} serve {result.checkpoint}")
+    again = f"run it again with run_dir={str(result.run_dir)!r}"
+    lines.append(
+        f"  resume    {again}" if result.interrupted else f"  go on     {again}, more steps"
+    )
     return lines
