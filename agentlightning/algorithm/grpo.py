@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agentlightning.algorithm.base import Algorithm
 from agentlightning.algorithm.policy.config import GRPOConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
+from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.result import FitResult
     from agentlightning.progress.base import ProgressSink
     from agentlightning.store.base import LightningStore
     from agentlightning.types import Dataset
@@ -76,6 +76,9 @@ class GRPO(Algorithm):
             logger.info("run resumed", extra={"open_rollouts_cancelled": count})
 
     def get_result(self) -> FitResult | None:
+        if self._result is None and self._run is not None and self._run.has_result:
+            # The algorithm ran in a process of its own; its directory is here all the same.
+            return FitResult.load(self._run.path)
         return self._result
 
     async def run(

@@ -9,9 +9,10 @@ from typing import Any
 
 from agentlightning.errors import CheckpointError
 
-__all__ = ["Evaluation", "FitResult"]
+__all__ = ["RESULT_FILE", "Evaluation", "FitResult"]
 
 RESULT_FILE = "result.json"
+"""Name of the file, in a run directory, that says what a fit achieved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import pytest
 import agentlightning as agl
 from agentlightning.algorithm.grpo import GRPO
 from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.store.url import open_store
 from tests.algorithm.working import Scribe, Watcher, working
@@ -45,6 +46,16 @@ def test_resume_says_whether_a_run_must_be_there(tmp_path):
     with pytest.raises(ConfigurationError, match="holds a run already"):
         algorithm.prepare(resume=False)
     algorithm.prepare(resume=True)
+
+
+def test_the_result_of_another_process_is_read_from_the_run(tmp_path):
+    """An algorithm that ran in a child process left its result in the directory both know."""
+    algorithm = GRPO(model="m", run_dir=str(tmp_path / "run"))
+    algorithm.prepare(resume=None)
+    assert algorithm.get_result() is None
+    result = FitResult(run_dir=tmp_path / "run", steps=3)
+    result.save()
+    assert algorithm.get_result() == result
 
 
 async def test_only_a_resumed_run_cancels_what_is_open(tmp_path, store):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import now
 from agentlightning._internal.ids import generate_id
+from agentlightning.algorithm.result import RESULT_FILE
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.settings import Settings
 
@@ -53,6 +54,11 @@ class RunDirectory:
     def metrics_path(self) -> Path:
         """Return the path of the metrics file."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def has_result(self) -> bool:
+        """Return whether a fit has ended here."""
+        return (self.path / RESULT_FILE).is_file()
 
     @property
     def checkpoints_path(self) -> Path:
