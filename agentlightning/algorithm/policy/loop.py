@@ -79,7 +79,7 @@ class PolicyLoop:
         interrupted = True
         try:
             await self._start(total)
-            if val_dataset is not None and not self._state.is_evaluated():
+            if val_dataset is not None and self._state.step == 0:
                 await self._evaluate(val_dataset)
             while self._state.step < total:
                 await self._train_step(train_dataset)

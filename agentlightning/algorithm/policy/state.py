@@ -25,10 +25,6 @@ class LoopState:
         """Return the best evaluation, the latest of equals."""
         return max(self.evaluations, key=lambda e: (e.reward, e.step), default=None)
 
-    def is_evaluated(self) -> bool:
-        """Return whether the present weights have been evaluated."""
-        return any(evaluation.step == self.step for evaluation in self.evaluations)
-
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
         return asdict(self)

@@ -84,7 +84,7 @@ async def test_a_fit_measures_trains_and_measures_again(fits):
     assert metrics["training/n_rollouts"] == 6
     assert metrics["training/n_calls_failed"] == 0
     assert watcher.reports[0].best.reward >= watcher.reports[0].worst.reward
-    assert f"agl serve {result.checkpoint}" in "\n".join(watcher.next_steps)
+    assert f" serve {result.checkpoint}" in "\n".join(watcher.next_steps)
 
 
 async def test_rollouts_of_a_group_have_one_task_and_one_snapshot(fits):

@@ -22,11 +22,3 @@ def test_the_best_is_the_latest_of_equals():
     state = LoopState(evaluations=[evaluation(0, 0.5), evaluation(2, 0.75), evaluation(4, 0.75)])
     state.evaluations.append(evaluation(6, 0.25))
     assert state.best == evaluation(4, 0.75)
-
-
-def test_only_an_evaluation_of_this_step_counts_as_done():
-    """What was measured before the last step says nothing about the present weights."""
-    state = LoopState(step=1, evaluations=[evaluation(0, 0.5)])
-    assert not state.is_evaluated()
-    state.evaluations.append(evaluation(1, 0.5))
-    assert state.is_evaluated()
