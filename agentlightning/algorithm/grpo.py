@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from agentlightning._internal.extra import RL_LIBRARIES, require_extra
 from agentlightning.algorithm.base import Algorithm
 from agentlightning.algorithm.policy.config import GRPOConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
@@ -63,6 +64,7 @@ class GRPO(Algorithm):
         self._result: FitResult | None = None
 
     def prepare(self, *, resume: bool | None) -> str | None:
+        require_extra("rl", *RL_LIBRARIES)
         self.config.check_names()
         self._run = RunDirectory.open(self.config, algorithm=type(self).__name__, resume=resume)
         self._result = None

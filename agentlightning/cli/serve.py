@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentlightning._internal.extra import RL_LIBRARIES, require_extra
+
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.policy import Policy
 
@@ -43,6 +45,7 @@ async def _serve(source: str, host: str, port: int, token: str | None) -> None:
 
 
 async def _open_policy(source: str) -> Policy:
+    require_extra("rl", *RL_LIBRARIES)
     from agentlightning.algorithm.policy.config import GRPOConfig
     from agentlightning.algorithm.policy.policy import Policy
     from agentlightning.store.memory import InMemoryLightningStore
