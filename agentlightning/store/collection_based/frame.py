@@ -21,7 +21,7 @@ from agentlightning.store.collections.memory import MemoryJournal
 from agentlightning.store.events import ChangeLog
 from agentlightning.store.lifecycle import deadline, expiry, on_attempt_status
 from agentlightning.store.watchdog import Watchdog
-from agentlightning.types import Rollout, Span
+from agentlightning.types import Span
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,3 @@ class StoreFrame(LightningStore):
         """Return the id of the snapshot that was made last."""
         latest = await tx.rows.resources.get(sort={"name": "update_time", "order": "desc"})
         return latest.resources_id if latest is not None else None
-
-    async def _pin_resources(self, tx: Transaction, rollout: Rollout) -> str | None:
-        """Return the snapshot that a rollout runs with: its own, or the latest there is now."""
-        return rollout.resources_id or await self._latest_resources_id(tx)

@@ -72,7 +72,6 @@ def test_requests_are_counted_by_route(locked: LightningStoreServer, tracker: Co
 
 async def test_prometheus_can_scrape():
     """A tracker that Prometheus can read adds a route with what was counted."""
-    pytest.importorskip("prometheus_client")
     from agentlightning.utils.metrics import PrometheusMetricsBackend
 
     app = StoreApp(InMemoryLightningStore(), tracker=PrometheusMetricsBackend())
