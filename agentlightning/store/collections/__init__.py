@@ -10,6 +10,7 @@ from agentlightning.store.collections.base import (
     LightningCollections,
     Queue,
 )
+from agentlightning.store.collections.changes import Changes, Reply
 from agentlightning.store.collections.memory import (
     DequeBasedQueue,
     DictBasedKeyValue,
@@ -21,6 +22,7 @@ from agentlightning.store.collections.table import ListBasedCollection
 __all__ = [
     "AtomicLabels",
     "AtomicMode",
+    "Changes",
     "Collection",
     "DequeBasedQueue",
     "DictBasedKeyValue",
@@ -32,4 +34,5 @@ __all__ = [
     "ListBasedCollection",
     "MemoryJournal",
     "Queue",
+    "Reply",
 ]

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from agentlightning.errors import ConflictError
+from agentlightning.store.collections.changes import Changes, Reply, by_id
 from agentlightning.types import (
     Attempt,
     FilterOptions,
@@ -30,6 +31,9 @@ M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
+
+_BATCH = 500
+"""Ids per query, well below the parameter limits of databases."""
 
 AtomicMode = Literal["r", "w", "rw"]
 AtomicLabels = Literal[
@@ -303,6 +307,116 @@ class LightningCollections:
             mode=mode, snapshot=snapshot, commit=commit, labels=labels, **kwargs
         ) as collections:
             return await callback(collections)
+
+    # What the store asks for. A backend may answer faster than these do.
+
+    async def find_rollouts(self, rollout_ids: Sequence[str]) -> dict[str, Rollout]:
+        """Return the rollouts that exist, by id. In a writing block they are the caller's to
+        change until it ends: backends that run blocks side by side lock them or check later.
+        """
+        if len(rollout_ids) == 1:
+            found = await self.rollouts.get({"rollout_id": {"exact": rollout_ids[0]}})
+            return {} if found is None else {found.rollout_id: found}
+        return by_id(await self.rollouts.query({"rollout_id": {"within": rollout_ids}}))
+
+    async def find_attempt(self, rollout_id: str, attempt_id: str) -> Attempt | None:
+        """Return an attempt."""
+        return await self.attempts.get(
+            {"rollout_id": {"exact": rollout_id}, "attempt_id": {"exact": attempt_id}}
+        )
+
+    async def find_latest_attempts(self, rollout_ids: Sequence[str]) -> dict[str, Attempt]:
+        """Return each rollout's attempt with the highest sequence id, where it has one."""
+        latest: dict[str, Attempt] = {}
+        for start in range(0, len(rollout_ids), _BATCH):
+            batch = list(rollout_ids[start : start + _BATCH])
+            for attempt in await self.attempts.query({"rollout_id": {"within": batch}}):
+                known = latest.get(attempt.rollout_id)
+                if known is None or known.sequence_id < attempt.sequence_id:
+                    latest[attempt.rollout_id] = attempt
+        return latest
+
+    async def find_worker(self, worker_id: str) -> Worker | None:
+        """Return a worker."""
+        return await self.workers.get({"worker_id": {"exact": worker_id}})
+
+    async def find_newest_resources(self) -> ResourcesUpdate | None:
+        """Return the snapshot that was published last."""
+        return await self.resources.get(sort={"name": "update_time", "order": "desc"})
+
+    async def find_queued(self, limit: int, offset: int = 0) -> Sequence[str]:
+        """Return ids from the queue, in order; backends that run blocks side by side leave out
+        what another block is about to take.
+        """
+        return (await self.rollout_queue.peek(offset + limit))[offset:]
+
+    async def find_known_spans(
+        self, rollout_id: str, attempt_id: str, span_ids: Sequence[str]
+    ) -> set[str]:
+        """Return which of an attempt's spans are stored."""
+        known: set[str] = set()
+        for start in range(0, len(span_ids), _BATCH):
+            batch = list(span_ids[start : start + _BATCH])
+            found = await self.spans.query(
+                {
+                    "rollout_id": {"exact": rollout_id},
+                    "attempt_id": {"exact": attempt_id},
+                    "span_id": {"within": batch},
+                }
+            )
+            known.update(span.span_id for span in found)
+        return known
+
+    async def find_reply(self, key: str) -> Reply | None:
+        """Return what a call with this idempotency key answered; None where none is kept."""
+        return None
+
+    async def apply(self, changes: Changes) -> None:
+        """Write everything, within the atomic block; called at most once, at its end.
+
+        Events get their `seq`. This one uses the collections, for backends that have no better.
+        """
+        await self._apply_rollouts(changes)
+        if changes.new_spans:
+            await self.spans.insert(changes.new_spans)
+        for rollout_id, highest in changes.sequence_ids.items():
+            await self.span_sequence_ids.chmax(rollout_id, highest)
+        if changes.workers:
+            await self.workers.upsert(list(changes.workers.values()))
+        if changes.superseded and self.resource_versions is not None:
+            await self.resource_versions.insert(changes.superseded)
+        if changes.resources:
+            await self.resources.upsert(changes.resources)
+        await self._apply_queue(changes)
+        if changes.events and self.events is not None:
+            await self.events.append(changes.events)
+
+    async def _apply_rollouts(self, changes: Changes) -> None:
+        if changes.new_rollouts:
+            await self.rollouts.insert(list(changes.new_rollouts.values()))
+        if changes.rollouts:
+            await self.rollouts.update(list(changes.rollouts.values()))
+        if changes.removed_attempts:
+            await self.attempts.delete(changes.removed_attempts)
+        if changes.new_attempts:
+            await self.attempts.insert(list(changes.new_attempts.values()))
+        if changes.attempts:
+            await self.attempts.update(list(changes.attempts.values()))
+
+    async def _apply_queue(self, changes: Changes) -> None:
+        left = set(changes.unqueued)
+        passed: list[str] = []
+        while left:
+            front = await self.rollout_queue.dequeue(1)
+            if not front:
+                break
+            if front[0] in left:
+                left.discard(front[0])
+            else:
+                passed.append(front[0])
+        # What was in between keeps its order but loses its place; only filtered claims meet it.
+        if passed or changes.queued:
+            await self.rollout_queue.enqueue([*passed, *changes.queued])
 
     async def close(self) -> None:
         """Release what the backend holds; idempotent."""

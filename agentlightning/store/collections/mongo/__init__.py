@@ -1,0 +1,1 @@
+"""Collections in a MongoDB database, through pymongo's asynchronous client."""

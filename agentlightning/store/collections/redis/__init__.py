@@ -1,0 +1,1 @@
+"""Collections in Redis or Valkey, through redis-py's asynchronous client."""
