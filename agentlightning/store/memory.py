@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -14,6 +15,7 @@ from agentlightning.errors import ConfigurationError, StoreError
 from agentlightning.store.base import LightningStoreCapabilities, LightningStoreStatistics
 from agentlightning.store.collection_based import CollectionBasedLightningStore
 from agentlightning.store.collection_based.transaction import Transaction
+from agentlightning.store.collections.base import LightningCollections
 from agentlightning.store.collections.memory import InMemoryLightningCollections
 from agentlightning.types import Span
 
@@ -138,7 +140,7 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
         self._span_bytes: dict[str, int] = {}
         self._total_span_bytes = 0
         self._evicted: set[str] = set()
-        self._latest_resources: tuple[int, str | None] = (-1, None)
+        self._guard = threading.Lock()
 
     @property
     def capabilities(self) -> LightningStoreCapabilities:
@@ -154,16 +156,24 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
         counts["memory_capacity_bytes"] = self._capacity
         return counts
 
-    async def _spans_stored(self, tx: Transaction, spans: Sequence[Span]) -> None:
-        for span in spans:
-            size = self._span_size(span)
-            self._span_bytes[span.rollout_id] = self._span_bytes.get(span.rollout_id, 0) + size
-            self._total_span_bytes += size
-        if self._total_span_bytes > self._eviction_bytes:
-            await self._evict(tx)
+    async def _tell(self, transaction: Transaction | None) -> None:
+        await super()._tell(transaction)
+        if transaction is not None and transaction.changes.new_spans:
+            await self._make_room(transaction.changes.new_spans)
 
-    async def _evict(self, tx: Transaction) -> None:
-        rollouts = await tx.rows.rollouts.query(sort={"name": "start_time", "order": "asc"})
+    async def _make_room(self, spans: Sequence[Span]) -> None:
+        """Count new spans, and give up those of the oldest rollouts if there are too many."""
+        with self._guard:
+            for span in spans:
+                size = self._span_size(span)
+                self._span_bytes[span.rollout_id] = self._span_bytes.get(span.rollout_id, 0) + size
+                self._total_span_bytes += size
+            too_many = self._total_span_bytes > self._eviction_bytes
+        if too_many:
+            await self._memory.execute(self._evict)
+
+    async def _evict(self, rows: LightningCollections) -> None:
+        rollouts = await rows.rollouts.query(sort={"name": "start_time", "order": "asc"})
         evicted = 0
         for rollout in rollouts:
             if self._total_span_bytes <= self._safe_bytes:
@@ -186,10 +196,3 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
                 f"The spans of rollout {rollout_id} were given up to make room in memory; "
                 "raise eviction_memory_threshold or use a store on disk."
             )
-
-    async def _latest_resources_id(self, tx: Transaction) -> str | None:
-        # Perf: every claim asks, and looking through all snapshots would grow with each update.
-        revision = self._memory.resources.revision
-        if self._latest_resources[0] != revision:
-            self._latest_resources = (revision, await super()._latest_resources_id(tx))
-        return self._latest_resources[1]

@@ -1,4 +1,4 @@
-"""Records as values: the cheap copies by which stored models change.
+"""Records as values: how they are made of trusted fields, and the cheap copies by which they change.
 
 Stored records are never changed in place: an update stores a new object. Copies are shallow, so
 nested values (`input`, `metadata`, span attributes) are shared and must be treated as read-only.
@@ -6,7 +6,7 @@ nested values (`input`, `metadata`, span attributes) are shared and must be trea
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -14,34 +14,57 @@ from agentlightning.types import Attempt, AttemptedRollout, Rollout
 
 M = TypeVar("M", bound=BaseModel)
 
+_set: Final = object.__setattr__
+_new: Final = object.__new__
+
+
+class _FieldNames(dict[type[BaseModel], set[str]]):
+    """Every class's field names, in one set that its records share."""
+
+    def __missing__(self, model: type[BaseModel]) -> set[str]:
+        names = self[model] = set(model.model_fields)
+        return names
+
+
+_field_names: Final = _FieldNames()
+
+
+def build(model: type[M], fields: dict[str, Any], extra: dict[str, Any] | None = None) -> M:
+    """Make a record of all of its fields, as they are: nothing is validated or filled in.
+
+    Perf: 0.5 µs, where `model_construct` takes 4 and validation takes 2.
+
+    Args:
+        model: The record's class; one without private attributes.
+        fields: Every field of the class; the record keeps this very dict.
+        extra: Fields that the class does not have; a dict (maybe empty) for a class that allows
+            such, None for others.
+    """
+    record = _new(model)
+    _set(record, "__dict__", fields)
+    _set(record, "__pydantic_fields_set__", _field_names[model])
+    _set(record, "__pydantic_extra__", extra)
+    _set(record, "__pydantic_private__", None)
+    return record
+
 
 def replace(record: M, **changes: Any) -> M:
-    """Return a shallow copy with some fields changed; values are not validated.
-
-    Perf: about 1 µs, a quarter of `model_copy(update=...)`.
-    """
-    twin = record.__copy__()
-    vars(twin).update(changes)
-    twin.__pydantic_fields_set__.update(changes)
-    return twin
+    """Return a shallow copy with some fields changed; values are not validated."""
+    extra = record.__pydantic_extra__
+    return build(
+        type(record),
+        {**record.__dict__, **changes},
+        extra.copy() if extra else extra,
+    )
 
 
 def attempted(rollout: Rollout, attempt: Attempt) -> AttemptedRollout:
     """Return the rollout together with one of its attempts; both are copied."""
-    return AttemptedRollout.model_construct(
-        attempt=attempt.__copy__(),
-        rollout_id=rollout.rollout_id,
-        input=rollout.input,
-        start_time=rollout.start_time,
-        end_time=rollout.end_time,
-        mode=rollout.mode,
-        resources_id=rollout.resources_id,
-        status=rollout.status,
-        config=rollout.config,
-        metadata=rollout.metadata,
-    )
+    fields = dict(rollout.__dict__)
+    fields["attempt"] = replace(attempt)
+    return build(AttemptedRollout, fields)
 
 
 def view(rollout: Rollout, attempt: Attempt | None) -> Rollout | AttemptedRollout:
     """Return what readers get: the rollout, with its latest attempt if it has one."""
-    return rollout.__copy__() if attempt is None else attempted(rollout, attempt)
+    return replace(rollout) if attempt is None else attempted(rollout, attempt)

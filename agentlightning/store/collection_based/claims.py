@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic
@@ -24,6 +24,9 @@ from agentlightning.types import (
     RolloutStatus,
     TaskInput,
 )
+
+_PEEK: Final = 500
+"""Ids taken from the queue at once by one claim."""
 
 
 def _new_rollout(
@@ -64,10 +67,9 @@ class ClaimMethods(StoreFrame):
         )
 
         async def step(tx: Transaction) -> AttemptedRollout:
-            latest = None if resources_id else await self._latest_resources_id(tx)
+            latest = None if resources_id else await tx.rows.find_newest_resources_id()
             rollout = _new_rollout(request, "preparing", latest, tx.now)
-            await tx.rows.rollouts.insert([rollout])
-            tx.rollout_event("rollout_created", rollout)
+            tx.add_rollout(rollout)
             rollout, attempt = await self._begin(tx, rollout, None, worker_id)
             if worker_id is not None:
                 await tx.occupy_worker(worker_id, attempt, claimed=False)
@@ -108,31 +110,21 @@ class ClaimMethods(StoreFrame):
             return []
 
         async def step(tx: Transaction) -> list[Rollout]:
-            latest = await self._latest_resources_id(tx)
+            latest = await tx.rows.find_newest_resources_id()
+            given = [request.rollout_id for request in requests if request.rollout_id is not None]
+            if given:
+                await tx.load(given, attempts=False)
             result: list[Rollout] = []
-            new: dict[str, Rollout] = {}
             for request in requests:
-                known = await self._enqueued_before(tx, request.rollout_id, new)
+                known = await tx.find_rollout(request.rollout_id) if request.rollout_id else None
                 if known is None:
                     known = _new_rollout(request, "queuing", latest, tx.now)
-                    new[known.rollout_id] = known
-                result.append(known)
-            await tx.rows.rollouts.insert(list(new.values()))
-            await tx.rows.rollout_queue.enqueue(list(new))
-            for rollout in new.values():
-                tx.rollout_event("rollout_created", rollout)
-            return [replace(rollout) for rollout in result]
+                    tx.add_rollout(known)
+                    tx.changes.queued[known.rollout_id] = None
+                result.append(replace(known))
+            return result
 
         return await self._write(step)
-
-    async def _enqueued_before(
-        self, tx: Transaction, rollout_id: str | None, new: dict[str, Rollout]
-    ) -> Rollout | None:
-        if rollout_id is None:
-            return None
-        if rollout_id in new:
-            return new[rollout_id]
-        return await tx.rows.rollouts.get({"rollout_id": {"exact": rollout_id}})
 
     @tracked
     @healthcheck_before
@@ -183,12 +175,10 @@ class ClaimMethods(StoreFrame):
     async def _give_back(self, claimed: Sequence[AttemptedRollout]) -> None:
         async def step(tx: Transaction) -> None:
             for claim in claimed:
-                await tx.rows.attempts.delete([claim.attempt])
                 rollout = await tx.rollout(claim.rollout_id)
-                returned = on_rollout_status(rollout, "requeuing", now=tx.now)
-                await tx.rows.rollouts.update([returned])
+                tx.remove_attempt(claim.attempt)
+                tx.put_rollout(on_rollout_status(rollout, "requeuing", now=tx.now))
                 await tx.queue(claim.rollout_id)
-                tx.rollout_event("rollout_updated", returned)
 
         if claimed:
             await self._write(step)
@@ -196,10 +186,14 @@ class ClaimMethods(StoreFrame):
     async def _take(self, limit: int, worker_id: str | None) -> list[AttemptedRollout]:
         async def step(tx: Transaction) -> list[AttemptedRollout]:
             claimed: list[AttemptedRollout] = []
+            seen = 0
             while len(claimed) < limit:
-                ids = await tx.rows.rollout_queue.dequeue(limit - len(claimed))
+                ids = await tx.rows.find_queued(min(limit - len(claimed), _PEEK), seen)
                 if not ids:
                     break
+                seen += len(ids)
+                tx.changes.unqueued.extend(ids)
+                await tx.load(ids)
                 for rollout_id in ids:
                     rollout, latest = await tx.rollout_with_latest(rollout_id)
                     # Whoever moved a rollout on without a claim left its id in the queue.
@@ -221,17 +215,12 @@ class ClaimMethods(StoreFrame):
             return
         before = await tx.worker(worker_id)
         if before.current_rollout_id and before.current_attempt_id:
-            attempt = await tx.rows.attempts.get(
-                {
-                    "rollout_id": {"exact": before.current_rollout_id},
-                    "attempt_id": {"exact": before.current_attempt_id},
-                }
-            )
+            attempt = await tx.find_attempt(before.current_rollout_id, before.current_attempt_id)
             if attempt is not None and not is_ended(attempt):
                 # It asks for more while it still works, so it is not idle.
-                await tx.put_worker(replace(before, last_dequeue_time=tx.now), before=before)
+                tx.put_worker(replace(before, last_dequeue_time=tx.now), before=before)
                 return
-        await tx.put_worker(worker_state.without_work(before, now=tx.now), before=before)
+        tx.put_worker(worker_state.without_work(before, now=tx.now), before=before)
 
     async def _begin(
         self, tx: Transaction, rollout: Rollout, latest: Attempt | None, worker_id: str | None
@@ -246,13 +235,12 @@ class ClaimMethods(StoreFrame):
         )
         begun, attempt = outcome.rollout, outcome.attempt
         if begun.resources_id is None:
-            pinned = await self._latest_resources_id(tx)
+            pinned = await tx.rows.find_newest_resources_id()
             if pinned is not None:
                 begun = replace(begun, resources_id=pinned)
-        await tx.rows.attempts.insert([attempt])
+        tx.add_attempt(attempt)
         if begun is not rollout:
-            await tx.rows.rollouts.update([begun])
-            tx.rollout_event("rollout_updated", begun)
+            tx.put_rollout(begun)
         tx.attempt_event("attempt_started", begun, attempt)
         tx.note_deadline(begun, attempt)
         return begun, attempt

@@ -16,12 +16,15 @@ from agentlightning._internal.clock import monotonic, now
 from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.transaction import Transaction
-from agentlightning.store.collections.base import AtomicLabels, LightningCollections
+from agentlightning.store.collections.base import (
+    AtomicLabels,
+    DuplicatedPrimaryKeyError,
+    LightningCollections,
+)
 from agentlightning.store.collections.memory import MemoryJournal
 from agentlightning.store.events import ChangeLog
 from agentlightning.store.lifecycle import deadline, expiry, on_attempt_status
 from agentlightning.store.watchdog import Watchdog
-from agentlightning.types import Span
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,10 @@ _ALL: Final[tuple[AtomicLabels, ...]] = (
     "rollout_queue",
     "span_sequence_ids",
 )
+_RUNS: Final = 4
+"""How often a step is run at most when somebody else keeps inserting what it wants to insert."""
+_MOST_AT_ONCE: Final = 500
+"""Lost attempts that are ended in one step."""
 _METRIC_LABELS: Final = ("method", "store_pubmeth", "status")
 LATENCY_BUCKETS: Final = tuple(
     round(base * 10.0**power, 12) for power in range(-6, 3) for base in (1, 1.5, 2, 3, 5)
@@ -155,9 +162,10 @@ class StoreFrame(LightningStore):
         await self.collections.close()
 
     async def _write(self, step: Step[T]) -> T:
-        """Run a step that changes something, then tell what it changed.
+        """Run a step that changes something, have its changes written, then tell of them.
 
-        A step makes all of its checks before its first write: memory has no rollback.
+        The step may be run several times, each time from the start, and only the last run counts:
+        it must not keep anything outside of its transaction.
         """
         transaction: Transaction | None = None
 
@@ -165,25 +173,32 @@ class StoreFrame(LightningStore):
             nonlocal transaction
             transaction = Transaction(rows, now())
             result = await step(transaction)
-            if transaction.events and rows.events is not None:
-                await rows.events.append(transaction.events)
+            await rows.apply(transaction.changes)
             return result
 
-        try:
-            result = await self.collections.execute(body, mode="rw", commit=True, labels=_ALL)
-        except CommittedThenCancelledError:
+        for left in reversed(range(_RUNS)):
+            try:
+                result = await self.collections.execute(body, mode="rw", commit=True, labels=_ALL)
+            except DuplicatedPrimaryKeyError:
+                # Somebody else was quicker: the step finds what they wrote when it looks again.
+                if not left:
+                    raise
+                continue
+            except CommittedThenCancelledError:
+                await self._tell(transaction)
+                raise
             await self._tell(transaction)
-            raise
-        await self._tell(transaction)
-        return result
+            return result
+        raise AssertionError("unreachable: the last run returns or raises")
 
     async def _tell(self, transaction: Transaction | None) -> None:
         if transaction is None:
             return
-        if transaction.events:
+        events = transaction.changes.events
+        if events:
             if self._own_journal is not None:
-                await self._own_journal.append(transaction.events)
-            self._changes.announce(transaction.events)
+                await self._own_journal.append(events)
+            self._changes.announce(events)
         if transaction.deadline is not None and self._watchdog is not None:
             self._watchdog.expect(transaction.deadline)
 
@@ -207,25 +222,18 @@ class StoreFrame(LightningStore):
     async def scan(self) -> float | None:
         """End the attempts that ran out of time, and return the next deadline, if any."""
         upcoming, expired = await self._read(self._find_expired)
-        if expired:
-            await self._write(functools.partial(self._expire, expired))
+        for start in range(0, len(expired), _MOST_AT_ONCE):
+            batch = expired[start : start + _MOST_AT_ONCE]
+            await self._write(functools.partial(self._expire, batch))
         if upcoming is not None and self._watchdog is not None:
             self._watchdog.expect(upcoming)
         return upcoming
 
     async def _find_expired(self, tx: Transaction) -> tuple[float | None, list[str]]:
         """Return the earliest deadline to come, and the rollouts whose attempts are overdue."""
-        active = await tx.rows.rollouts.query({"status": {"within": ["preparing", "running"]}})
-        limited = {
-            rollout.rollout_id: rollout
-            for rollout in active
-            if rollout.config.timeout_seconds is not None
-            or rollout.config.unresponsive_seconds is not None
-        }
         upcoming: float | None = None
         expired: list[str] = []
-        for attempt in (await tx.latest_attempts(list(limited))).values():
-            rollout = limited[attempt.rollout_id]
+        for rollout, attempt in await tx.rows.find_active():
             limit = deadline(rollout, attempt)
             if expiry(rollout, attempt, now=tx.now) is not None:
                 expired.append(rollout.rollout_id)
@@ -234,6 +242,7 @@ class StoreFrame(LightningStore):
         return upcoming, expired
 
     async def _expire(self, rollout_ids: Sequence[str], tx: Transaction) -> None:
+        await tx.load(rollout_ids)
         for rollout_id in rollout_ids:
             rollout, attempt = await tx.rollout_with_latest(rollout_id)
             if rollout is None or attempt is None:
@@ -250,13 +259,5 @@ class StoreFrame(LightningStore):
                 extra={"rollout_id": rollout_id, "attempt_id": attempt.attempt_id},
             )
 
-    async def _spans_stored(self, tx: Transaction, spans: Sequence[Span]) -> None:
-        """Take note of new spans within the step that stores them; a store may make room."""
-
     async def _check_spans_kept(self, rollout_id: str) -> None:
         """Raise if spans of a rollout were given up to make room."""
-
-    async def _latest_resources_id(self, tx: Transaction) -> str | None:
-        """Return the id of the snapshot that was made last."""
-        latest = await tx.rows.resources.get(sort={"name": "update_time", "order": "desc"})
-        return latest.resources_id if latest is not None else None

@@ -25,7 +25,6 @@ from agentlightning.types import (
 )
 
 M = TypeVar("M", bound=BaseModel)
-_BATCH = 500
 
 
 def order(sort_by: str | None, sort_order: SortOrder) -> SortOptions | None:
@@ -97,7 +96,7 @@ class QueryMethods(StoreFrame):
             found = await tx.rows.rollouts.query(
                 wanted, order(sort_by, sort_order), limit=limit, offset=offset
             )
-            latest = await tx.latest_attempts([rollout.rollout_id for rollout in found])
+            latest = await tx.rows.find_latest_attempts([rollout.rollout_id for rollout in found])
             return with_items(
                 found, [view(rollout, latest.get(rollout.rollout_id)) for rollout in found]
             )
@@ -181,12 +180,9 @@ class QueryMethods(StoreFrame):
 
     async def _rollouts(self, rollout_ids: Sequence[str]) -> dict[str, Rollout | AttemptedRollout]:
         async def step(tx: Transaction) -> dict[str, Rollout | AttemptedRollout]:
-            found: list[Rollout] = []
-            for start in range(0, len(rollout_ids), _BATCH):
-                batch = list(rollout_ids[start : start + _BATCH])
-                found.extend(await tx.rows.rollouts.query({"rollout_id": {"within": batch}}))
+            found = list((await tx.rows.find_rollouts(rollout_ids)).values())
             ended = [rollout.rollout_id for rollout in found if is_finished(rollout)]
-            latest = await tx.latest_attempts(ended)
+            latest = await tx.rows.find_latest_attempts(ended)
             return {row.rollout_id: view(row, latest.get(row.rollout_id)) for row in found}
 
         return await self._read(step, ("rollouts", "attempts"))

@@ -43,7 +43,7 @@ class ResourceMethods(StoreFrame):
 
     async def _publish(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
         async def step(tx: Transaction) -> ResourcesUpdate:
-            newest = await tx.rows.resources.get(sort={"name": "update_time", "order": "desc"})
+            newest = await tx.rows.find_newest_resources()
             time = max(tx.now, newest.update_time + _TICK) if newest is not None else tx.now
             old = await tx.rows.resources.get({"resources_id": {"exact": resources_id}})
             update = ResourcesUpdate(
@@ -53,10 +53,7 @@ class ResourceMethods(StoreFrame):
                 version=1 if old is None else old.version + 1,
                 resources=resources,
             ).model_copy(deep=True)
-            if old is not None and tx.rows.resource_versions is not None:
-                await tx.rows.resource_versions.insert([old])
-            await tx.rows.resources.upsert([update])
-            tx.resources_event(update)
+            tx.publish(update, old=old)
             return update
 
         return (await self._write(step)).model_copy(deep=True)
@@ -105,10 +102,7 @@ class ResourceMethods(StoreFrame):
     @tracked
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         async def step(tx: Transaction) -> ResourcesUpdate | None:
-            resources_id = await self._latest_resources_id(tx)
-            if resources_id is None:
-                return None
-            return await tx.rows.resources.get({"resources_id": {"exact": resources_id}})
+            return await tx.rows.find_newest_resources()
 
         found = await self._read(step, ("resources",))
         return None if found is None else found.model_copy(deep=True)

@@ -103,8 +103,7 @@ class SettlementMethods(SpanMethods):
                 if is_waiting(after):
                     await tx.queue(rollout_id)
             if after is not before:
-                await tx.rows.rollouts.update([after])
-                tx.rollout_event("rollout_updated", after)
+                tx.put_rollout(after)
             if "config" in changes and (latest := await tx.latest_attempt(rollout_id)):
                 tx.note_deadline(after, latest)
             return replace(after)
@@ -171,7 +170,8 @@ class SettlementMethods(SpanMethods):
         result = {"outcome": "ok"} if output is None else {"outcome": "ok", "output": output}
 
         async def step(tx: Transaction) -> Rollout:
-            attempt = await tx.attempt(rollout_id, attempt_id or "latest")
+            await tx.rollout(rollout_id)
+            attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id or "latest")
             if reward is not None and not is_ended(attempt):
                 await self._store_spans(tx, [_reward_span(attempt, reward, tx.now)])
             return await self._settle(tx, attempt, "succeeded", result)
@@ -187,7 +187,8 @@ class SettlementMethods(SpanMethods):
             result["error"] = {"type": "AgentError", "message": error, "traceback": None}
 
         async def step(tx: Transaction) -> Rollout:
-            attempt = await tx.attempt(rollout_id, attempt_id or "latest")
+            await tx.rollout(rollout_id)
+            attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id or "latest")
             return await self._settle(tx, attempt, "failed", result)
 
         return await self._write(step)

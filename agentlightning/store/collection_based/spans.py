@@ -10,10 +10,9 @@ from agentlightning.semconv import LightningSpanAttributes
 from agentlightning.store.base import FilterLogic, SortOrder
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.transaction import Transaction
-from agentlightning.store.collections.base import DuplicatedPrimaryKeyError
 from agentlightning.store.lifecycle import on_spans
 from agentlightning.store.record import replace
-from agentlightning.types import Attempt, PaginatedResult, Rollout, Span
+from agentlightning.types import PaginatedResult, Span
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -22,10 +21,6 @@ logger = logging.getLogger(__name__)
 
 _Owner = tuple[str, str]
 _LATE = LightningSpanAttributes.LATE.value
-
-
-def _identity(span: Span) -> tuple[str, str, str]:
-    return span.rollout_id, span.attempt_id, span.span_id
 
 
 class SpanMethods(StoreFrame):
@@ -53,99 +48,52 @@ class SpanMethods(StoreFrame):
         return stored[0] if stored else None
 
     async def _add(self, spans: Sequence[Span]) -> list[Span]:
-        first: dict[Any, Span] = {}
-        for span in spans:
-            first.setdefault(_identity(span), span)
-        unique = list(first.values())
-
         async def step(tx: Transaction) -> list[Span]:
-            return await self._store_spans(tx, unique)
+            return await self._store_spans(tx, spans)
 
         return await self._write(step)
 
     async def _store_spans(self, tx: Transaction, spans: Sequence[Span]) -> list[Span]:
-        """Store spans of any attempts; each identity occurs once."""
-        owners = await self._owners(tx, spans)
-        late = {
-            owner
-            for owner, (rollout, attempt, latest) in owners.items()
-            if on_spans(rollout, attempt, latest=latest, now=tx.now).late
-        }
-        numbered, counters = await self._number(tx, spans, late)
-        try:
-            await tx.rows.spans.insert(numbered)
-        except DuplicatedPrimaryKeyError:
-            new = await self._without_known(tx, spans)
-            numbered, counters = await self._number(tx, new, late)
-            await tx.rows.spans.insert(numbered)
-        for rollout_id, highest in counters.items():
-            await tx.rows.span_sequence_ids.chmax(rollout_id, highest)
-        await self._note_arrivals(tx, owners, numbered)
-        await self._spans_stored(tx, numbered)
-        return numbered
-
-    async def _owners(
-        self, tx: Transaction, spans: Sequence[Span]
-    ) -> dict[_Owner, tuple[Rollout, Attempt, bool]]:
-        """Return rollout, attempt and whether it is the latest, for everyone who sent spans."""
-        owners: dict[_Owner, tuple[Rollout, Attempt, bool]] = {}
-        for rollout_id, attempt_id in dict.fromkeys((s.rollout_id, s.attempt_id) for s in spans):
-            rollout = await tx.rollout(rollout_id)
-            attempt, latest = await tx.attempt_and_latest(rollout_id, attempt_id)
-            owners[rollout_id, attempt_id] = (rollout, attempt, latest)
-        return owners
-
-    async def _number(
-        self, tx: Transaction, spans: Sequence[Span], late: set[_Owner]
-    ) -> tuple[list[Span], dict[str, int]]:
-        """Return the spans as they will be stored, and each rollout's highest sequence id."""
-        highest: dict[str, int] = {}
-        numbered: list[Span] = []
+        """Store the spans that are new, of any attempts, and return them as stored."""
+        by_owner: dict[_Owner, dict[str, Span]] = {}
         for span in spans:
-            rollout_id = span.rollout_id
-            if rollout_id not in highest:
-                highest[rollout_id] = await tx.rows.span_sequence_ids.get(rollout_id, 0) or 0
-            number = span.sequence_id or highest[rollout_id] + 1
-            highest[rollout_id] = max(highest[rollout_id], number)
-            changes: dict[str, Any] = {"sequence_id": number}
-            if late and (rollout_id, span.attempt_id) in late:
-                changes["attributes"] = {**span.attributes, _LATE: True}
-            numbered.append(replace(span, **changes))
-        return numbered, highest
-
-    async def _without_known(self, tx: Transaction, spans: Sequence[Span]) -> list[Span]:
-        new: list[Span] = []
+            own = by_owner.setdefault((span.rollout_id, span.attempt_id), {})
+            own.setdefault(span.span_id, span)
+        late: set[_Owner] = set()
+        for owner, own in by_owner.items():
+            if await self._note_arrival(tx, owner, own):
+                late.add(owner)
+        await tx.load_sequence_ids({rollout_id for rollout_id, _ in by_owner})
+        stored: list[Span] = []
         for span in spans:
-            known = await tx.rows.spans.get(
-                {
-                    "rollout_id": {"exact": span.rollout_id},
-                    "attempt_id": {"exact": span.attempt_id},
-                    "span_id": {"exact": span.span_id},
-                }
-            )
-            if known is None:
-                new.append(span)
-        logger.info("spans were stored before", extra={"count": len(spans) - len(new)})
-        return new
+            owner = (span.rollout_id, span.attempt_id)
+            if by_owner[owner].pop(span.span_id, None) is None:
+                continue
+            number = tx.next_sequence_id(span.rollout_id, span.sequence_id)
+            if owner in late:
+                attributes = {**span.attributes, _LATE: True}
+                stored.append(replace(span, sequence_id=number, attributes=attributes))
+            else:
+                stored.append(replace(span, sequence_id=number))
+        tx.changes.new_spans.extend(stored)
+        return stored
 
-    async def _note_arrivals(
-        self,
-        tx: Transaction,
-        owners: dict[_Owner, tuple[Rollout, Attempt, bool]],
-        spans: Sequence[Span],
-    ) -> None:
-        """Renew leases and start work, also for spans that had arrived before."""
-        counts = dict.fromkeys(owners, 0)
-        for span in spans:
-            counts[span.rollout_id, span.attempt_id] += 1
-        moved: dict[str, Rollout] = {}
-        for owner, (stored, attempt, latest) in owners.items():
-            rollout = moved.get(stored.rollout_id, stored)
-            outcome = on_spans(rollout, attempt, latest=latest, now=tx.now)
-            moved[stored.rollout_id] = outcome.rollout
-            if counts[owner]:
-                tx.attempt_event("spans_added", rollout, attempt, count=counts[owner])
-            await tx.apply(rollout, attempt, outcome)
+    async def _note_arrival(self, tx: Transaction, owner: _Owner, own: dict[str, Span]) -> bool:
+        """Renew an attempt's lease and start its work, also for spans that had arrived before;
+        take those out of `own`, and return whether the attempt is fenced.
+        """
+        rollout = await tx.rollout(owner[0])
+        attempt, latest = await tx.attempt_and_latest(*owner)
+        known = await tx.rows.find_known_spans(*owner, list(own))
+        for span_id in known:
+            del own[span_id]
+        if known:
+            logger.info("spans were stored before", extra={"count": len(known)})
+        if own:
+            tx.attempt_event("spans_added", rollout, attempt, count=len(own))
+        outcome = on_spans(rollout, attempt, latest=latest, now=tx.now)
+        await tx.apply(rollout, attempt, outcome)
+        return outcome.late
 
     @tracked
     async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
@@ -159,7 +107,10 @@ class SpanMethods(StoreFrame):
 
     async def _reserve(self, owners: Sequence[_Owner]) -> list[int]:
         async def step(tx: Transaction) -> list[int]:
-            return [await tx.rows.span_sequence_ids.inc(rollout_id, 1) for rollout_id, _ in owners]
+            rollout_ids = [rollout_id for rollout_id, _ in owners]
+            await tx.load(rollout_ids, attempts=False)
+            await tx.load_sequence_ids(rollout_ids)
+            return [tx.next_sequence_id(rollout_id) for rollout_id in rollout_ids]
 
         return await self._write(step)
 

@@ -46,7 +46,7 @@ class WorkerMethods(StoreFrame):
     @tracked
     async def get_worker_by_id(self, worker_id: str) -> Worker | None:
         async def step(tx: Transaction) -> Worker | None:
-            found = await tx.rows.workers.get({"worker_id": {"exact": worker_id}})
+            found = await tx.rows.find_worker(worker_id)
             return None if found is None else replace(found)
 
         return await self._read(step, ("workers",))
@@ -60,7 +60,7 @@ class WorkerMethods(StoreFrame):
             if not isinstance(heartbeat_stats, Unset):
                 changes["heartbeat_stats"] = dict(heartbeat_stats)
             worker = replace(await tx.worker(worker_id), **changes)
-            await tx.rows.workers.upsert([worker])
+            tx.changes.workers[worker_id] = worker
             tx.worker_event(worker)
             return replace(worker)
 

@@ -1,35 +1,36 @@
-"""The seam under collection-based stores: what a storage backend has to provide.
+"""The seam under collection-based stores: all that a storage backend has to provide.
 
-Derive from these classes to keep a store's data somewhere else. Methods are coroutines; within
-an atomic block they must be awaited one after the other.
+Derive from `LightningCollections` to keep a store's data somewhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel
-
-from agentlightning.errors import ConflictError
 from agentlightning.store.collections.changes import Changes, Reply, by_id
-from agentlightning.types import (
-    Attempt,
-    FilterOptions,
-    PaginatedResult,
-    ResourcesUpdate,
-    Rollout,
-    SortOptions,
-    Span,
-    StoreEvent,
-    Worker,
+from agentlightning.store.collections.filtering import has_pairs
+from agentlightning.store.collections.kinds import (
+    Collection,
+    DuplicatedPrimaryKeyError,
+    EventJournal,
+    KeyValue,
+    Queue,
 )
+from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
 
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
-K = TypeVar("K")
-V = TypeVar("V")
+__all__ = [
+    "AtomicLabels",
+    "AtomicMode",
+    "Collection",
+    "DuplicatedPrimaryKeyError",
+    "EventJournal",
+    "KeyValue",
+    "LightningCollections",
+    "Queue",
+]
+
 R = TypeVar("R")
 
 _BATCH = 500
@@ -46,172 +47,6 @@ AtomicLabels = Literal[
     "span_sequence_ids",
     "generic",
 ]
-
-
-class DuplicatedPrimaryKeyError(ConflictError):
-    """An insert met a record that has the same primary key."""
-
-    code = "conflict"
-
-
-class Collection(Generic[M]):
-    """Records of one type, told apart by a primary key and kept in order of insertion."""
-
-    def primary_keys(self) -> Sequence[str]:
-        """Return the fields that identify a record."""
-        raise NotImplementedError
-
-    def item_type(self) -> type[M]:
-        """Return the records' class."""
-        raise NotImplementedError
-
-    async def size(self) -> int:
-        """Return how many records there are."""
-        raise NotImplementedError
-
-    async def query(
-        self,
-        filter: FilterOptions | None = None,
-        sort: SortOptions | None = None,
-        limit: int = -1,
-        offset: int = 0,
-    ) -> PaginatedResult[M]:
-        """Return a page of the records that match, in order of insertion unless sorted."""
-        raise NotImplementedError
-
-    async def get(
-        self,
-        filter: FilterOptions | None = None,
-        sort: SortOptions | None = None,
-    ) -> M | None:
-        """Return the first record that matches, or None."""
-        raise NotImplementedError
-
-    async def insert(self, items: Sequence[M]) -> None:
-        """Add records, all or none.
-
-        Raises:
-            DuplicatedPrimaryKeyError: One of them is there already, or is given twice.
-        """
-        raise NotImplementedError
-
-    async def update(
-        self, items: Sequence[M], update_fields: Sequence[str] | None = None
-    ) -> Sequence[M]:
-        """Replace records, or only some fields of them, and return them as stored.
-
-        Raises:
-            NotFoundError: One of them is not there.
-        """
-        raise NotImplementedError
-
-    async def upsert(
-        self, items: Sequence[M], update_fields: Sequence[str] | None = None
-    ) -> Sequence[M]:
-        """Insert records or update those that are there, and return them as stored.
-
-        Args:
-            items: Records with complete primary keys.
-            update_fields: Fields to take over into an existing record; None for all of them, and
-                an empty list leaves it as it is.
-        """
-        raise NotImplementedError
-
-    async def delete(self, items: Sequence[M]) -> None:
-        """Remove records, by their primary keys.
-
-        Raises:
-            NotFoundError: One of them is not there.
-        """
-        raise NotImplementedError
-
-
-class Queue(Generic[T]):
-    """Values in line, first in, first out."""
-
-    def item_type(self) -> type[T]:
-        """Return the values' class."""
-        raise NotImplementedError
-
-    async def has(self, item: T) -> bool:
-        """Return whether a value is in line."""
-        raise NotImplementedError
-
-    async def enqueue(self, items: Sequence[T]) -> Sequence[T]:
-        """Append values and return them."""
-        raise NotImplementedError
-
-    async def dequeue(self, limit: int = 1) -> Sequence[T]:
-        """Remove and return up to `limit` values from the front."""
-        raise NotImplementedError
-
-    async def peek(self, limit: int = 1) -> Sequence[T]:
-        """Return up to `limit` values from the front and leave them there."""
-        raise NotImplementedError
-
-    async def size(self) -> int:
-        """Return how many values are in line."""
-        raise NotImplementedError
-
-
-class KeyValue(Generic[K, V]):
-    """Values by key, with atomic counters."""
-
-    async def has(self, key: K) -> bool:
-        """Return whether a key has a value."""
-        raise NotImplementedError
-
-    async def get(self, key: K, default: V | None = None) -> V | None:
-        """Return a key's value, or the default."""
-        raise NotImplementedError
-
-    async def set(self, key: K, value: V) -> None:
-        """Give a key a value."""
-        raise NotImplementedError
-
-    async def inc(self, key: K, amount: V) -> V:
-        """Add to a key's number, which starts at 0, and return the sum.
-
-        Raises:
-            TypeError: The amount or the present value is not a number.
-        """
-        raise NotImplementedError
-
-    async def chmax(self, key: K, value: V) -> V:
-        """Raise a key's number to at least `value`, and return what it is then.
-
-        Raises:
-            TypeError: The value or the present one is not a number.
-        """
-        raise NotImplementedError
-
-    async def pop(self, key: K, default: V | None = None) -> V | None:
-        """Remove a key and return its value, or the default."""
-        raise NotImplementedError
-
-    async def size(self) -> int:
-        """Return how many keys there are."""
-        raise NotImplementedError
-
-
-class EventJournal:
-    """The store's events in order, kept for a while."""
-
-    async def append(self, events: Sequence[StoreEvent]) -> None:
-        """Give each event the next `seq` and keep it; part of the atomic block, if in one."""
-        raise NotImplementedError
-
-    async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
-        """Return kept events with `seq` beyond `after`, in order.
-
-        Raises:
-            ConflictError: Events directly after `after` are no longer kept.
-        """
-        raise NotImplementedError
-
-    async def last_seq(self) -> int:
-        """Return the newest event's `seq`; 0 when there was none."""
-        raise NotImplementedError
 
 
 class LightningCollections:
@@ -317,7 +152,11 @@ class LightningCollections:
         if len(rollout_ids) == 1:
             found = await self.rollouts.get({"rollout_id": {"exact": rollout_ids[0]}})
             return {} if found is None else {found.rollout_id: found}
-        return by_id(await self.rollouts.query({"rollout_id": {"within": rollout_ids}}))
+        rollouts: dict[str, Rollout] = {}
+        for start in range(0, len(rollout_ids), _BATCH):
+            batch = list(rollout_ids[start : start + _BATCH])
+            rollouts.update(by_id(await self.rollouts.query({"rollout_id": {"within": batch}})))
+        return rollouts
 
     async def find_attempt(self, rollout_id: str, attempt_id: str) -> Attempt | None:
         """Return an attempt."""
@@ -341,14 +180,62 @@ class LightningCollections:
         return await self.workers.get({"worker_id": {"exact": worker_id}})
 
     async def find_newest_resources(self) -> ResourcesUpdate | None:
-        """Return the snapshot that was published last."""
+        """Return the snapshot that was published last. Backends that run blocks side by side keep
+        other publishers out of a writing block that asked this, or check later.
+        """
         return await self.resources.get(sort={"name": "update_time", "order": "desc"})
 
-    async def find_queued(self, limit: int, offset: int = 0) -> Sequence[str]:
+    async def find_newest_resources_id(self) -> str | None:
+        """Return the id of the snapshot that was published last; asked by every enqueue and by
+        claims, which need no more and keep nobody out.
+        """
+        newest = await self.find_newest_resources()
+        return None if newest is None else newest.resources_id
+
+    async def find_queued(
+        self, limit: int, offset: int = 0, metadata: Mapping[str, Any] | None = None
+    ) -> Sequence[str]:
         """Return ids from the queue, in order; backends that run blocks side by side leave out
         what another block is about to take.
+
+        Args:
+            limit: How many at most.
+            offset: How many to pass over: those that this block was given before.
+            metadata: Only ids of rollouts whose metadata holds all of these pairs; given by name,
+                and only when there are any. What is left out stays free for others to take.
         """
-        return (await self.rollout_queue.peek(offset + limit))[offset:]
+        if metadata is None:
+            return (await self.rollout_queue.peek(offset + limit))[offset:]
+        matching: list[str] = []
+        seen = 0
+        while len(matching) < offset + limit:
+            ids = (await self.rollout_queue.peek(seen + _BATCH))[seen:]
+            if not ids:
+                break
+            seen += len(ids)
+            rollouts = await self.find_rollouts(ids)
+            matching.extend(
+                rollout_id
+                for rollout_id in ids
+                if rollout_id in rollouts and has_pairs(rollouts[rollout_id].metadata, metadata)
+            )
+        return matching[offset : offset + limit]
+
+    async def find_active(self) -> list[tuple[Rollout, Attempt]]:
+        """Return the rollouts that are preparing or running, each with its latest attempt."""
+        active = await self.rollouts.query({"status": {"within": ["preparing", "running"]}})
+        latest = await self.find_latest_attempts([rollout.rollout_id for rollout in active])
+        return [
+            (rollout, latest[rollout.rollout_id])
+            for rollout in active
+            if rollout.rollout_id in latest
+        ]
+
+    async def find_sequence_ids(self, rollout_ids: Sequence[str]) -> dict[str, int]:
+        """Return the highest sequence id of each rollout's spans, 0 where there is none. In a
+        writing block the rollout was asked for before, and guards its number.
+        """
+        return {key: await self.span_sequence_ids.get(key, 0) or 0 for key in rollout_ids}
 
     async def find_known_spans(
         self, rollout_id: str, attempt_id: str, span_ids: Sequence[str]
@@ -374,7 +261,12 @@ class LightningCollections:
     async def apply(self, changes: Changes) -> None:
         """Write everything, within the atomic block; called at most once, at its end.
 
-        Events get their `seq`. This one uses the collections, for backends that have no better.
+        Events get their `seq`. This one uses the collections, for backends that have no better;
+        it keeps no replies, so that `find_reply` finds none.
+
+        Raises:
+            DuplicatedPrimaryKeyError: Somebody else inserted one of the new records, or a reply
+                of the same key, since the step looked. The store then runs the step once more.
         """
         await self._apply_rollouts(changes)
         if changes.new_spans:
@@ -418,9 +310,19 @@ class LightningCollections:
         if passed or changes.queued:
             await self.rollout_queue.enqueue([*passed, *changes.queued])
 
+    def watch(self, notify: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `notify` whenever somebody else committed events, until the returned callable is
+        called.
+
+        "Somebody else" is another process, or another store object of this one; a call too many
+        does no harm. `notify` is quick, safe from any thread, and must not be called within an
+        atomic block. Called at most once at a time, when the first caller waits for something.
+
+        Returns:
+            What stops the watch, or None when the backend cannot tell; waiting calls then look
+            by themselves every few seconds.
+        """
+        return None
+
     async def close(self) -> None:
         """Release what the backend holds; idempotent."""
-
-
-FilterMapping = Mapping[str, Any]
-CollectionsContext = AsyncIterator[LightningCollections]

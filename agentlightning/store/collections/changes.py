@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentlightning.types import (
     Attempt,
@@ -16,6 +17,9 @@ from agentlightning.types import (
 
 AttemptKey = tuple[str, str]
 """`rollout_id` and `attempt_id`."""
+
+REPLY_SECONDS: Final = 3600.0
+"""How long replies are kept at least; who repeats a call does so within minutes."""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,9 @@ from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
 M = TypeVar("M", bound=BaseModel)
 Predicate = Callable[[Any], bool]
 
-OPERATORS = ("exact", "within", "contains")
+OPERATORS = ("exact", "within", "contains", "has")
+"""`has` asks that a field with a dict holds all of the operand's pairs, each value equal."""
+
 _RESERVED = frozenset({"_aggregate", "_must"})
 
 
@@ -60,6 +62,13 @@ def is_any(options: FilterOptions) -> bool:
     return aggregate == "or"
 
 
+def has_pairs(held: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Return whether a mapping holds all of the wanted pairs; nothing wanted is always there."""
+    if not wanted:
+        return True
+    return held is not None and all(key in held and held[key] == wanted[key] for key in wanted)
+
+
 def _test(field: str, operator: str, operand: Any) -> Predicate:
     if operator == "exact":
         return lambda item: getattr(item, field, None) == operand
@@ -69,6 +78,8 @@ def _test(field: str, operator: str, operand: Any) -> Predicate:
         except TypeError:
             pool = list(operand)
         return lambda item: getattr(item, field, None) in pool
+    if operator == "has":
+        return lambda item: has_pairs(getattr(item, field, None), operand)
 
     def contains(item: Any) -> bool:
         value = getattr(item, field, None)

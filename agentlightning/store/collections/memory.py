@@ -184,6 +184,7 @@ class InMemoryLightningCollections(LightningCollections):
         self._queue: DequeBasedQueue[str] = DequeBasedQueue(str)
         self._sequence_ids: DictBasedKeyValue[str, int] = DictBasedKeyValue()
         self._journal = MemoryJournal()
+        self._newest: tuple[int, ResourcesUpdate | None] = (-1, None)
         self._mutex = threading.RLock()
         self._blocks = CrossLoopLock()
         self._block_open = False
@@ -261,6 +262,13 @@ class InMemoryLightningCollections(LightningCollections):
                     return drive(cast("Coroutine[Any, Any, R]", callback(self)))
             async with self._blocks:
                 pass
+
+    async def find_newest_resources(self) -> ResourcesUpdate | None:
+        # Perf: every claim asks, and looking through all snapshots would grow with each update.
+        revision = self._resources.revision
+        if self._newest[0] != revision:
+            self._newest = (revision, await super().find_newest_resources())
+        return self._newest[1]
 
     async def evict_spans_for_rollout(self, rollout_id: str) -> int:
         """Drop all spans of a rollout; return how many there were."""
