@@ -6,11 +6,23 @@ Implementations and wrappers derive from `LightningStore`. Nothing here does I/O
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentlightning.store.vocabulary import (
+    UNSET,
+    LightningStoreCapabilities,
+    LightningStoreStatistics,
+    Unset,
+    is_finished,
+    is_queuing,
+    is_running,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from agentlightning.store.retention import RetentionPolicy, RetentionReport
+    from agentlightning.store.transfer import RecordPage
     from agentlightning.types import (
         Attempt,
         AttemptedRollout,
@@ -43,75 +55,6 @@ __all__ = [
 
 SortOrder = Literal["asc", "desc"]
 FilterLogic = Literal["and", "or"]
-
-
-class Unset:
-    """Type of `UNSET`, which says that a field was not given; there is one instance."""
-
-    _instance: Unset | None = None
-
-    def __new__(cls) -> Unset:
-        if cls._instance is None:
-            cls._instance = super().__new__(cls)
-        return cls._instance
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __reduce__(self) -> tuple[type[Unset], tuple[()]]:
-        return Unset, ()
-
-
-UNSET: Final = Unset()
-"""Default of update parameters: leave the field as it is (None would clear it)."""
-
-
-class LightningStoreCapabilities(TypedDict, total=False):
-    """What a store can do beyond the contract."""
-
-    thread_safe: bool
-    """Calls may come from several threads at once."""
-    async_safe: bool
-    """Calls may be interleaved within one event loop."""
-    zero_copy: bool
-    """The object may be used in other processes as it is (it talks to a server)."""
-    otlp_traces: bool
-    """`otlp_traces_endpoint` gives a URL that takes OTLP/HTTP."""
-
-
-class LightningStoreStatistics(TypedDict, total=False):
-    """Counts and sizes; what a store cannot tell is left out."""
-
-    name: str
-    total_rollouts: int
-    total_attempts: int
-    total_spans: int
-    total_resources: int
-    total_workers: int
-    uptime: float
-    """Seconds since the store was opened."""
-    total_span_bytes: int
-    eviction_threshold_bytes: int
-    safe_threshold_bytes: int
-    memory_capacity_bytes: int
-
-
-def is_finished(rollout: Rollout) -> bool:
-    """Return whether a rollout has ended and will not move again."""
-    return rollout.status in {"succeeded", "failed", "cancelled"}
-
-
-def is_queuing(rollout: Rollout) -> bool:
-    """Return whether a rollout waits to be claimed."""
-    return rollout.status in {"queuing", "requeuing"}
-
-
-def is_running(rollout: Rollout) -> bool:
-    """Return whether a worker has claimed the rollout and not yet ended it."""
-    return rollout.status in {"preparing", "running"}
 
 
 class LightningStore:
@@ -470,3 +413,67 @@ class LightningStore:
             metadata: Only events of rollouts whose metadata holds all of these pairs.
         """
         raise NotImplementedError
+
+    # Whole records.
+
+    async def export_records(
+        self, kind: str, *, after: str | None = None, limit: int = 1000
+    ) -> RecordPage:
+        """Return the next records of a kind as text, in order of insertion.
+
+        Records that are added while somebody pages through come last; none is seen twice.
+
+        Args:
+            kind: One of `agentlightning.store.transfer.KINDS`.
+            after: `next` of the page before; None begins.
+            limit: How many at most, from 1 to 10,000; large records make a page end earlier.
+
+        Raises:
+            InvalidRequestError: The kind, the cursor or the limit is none.
+        """
+        raise NotImplementedError("This store does not export its records.")
+
+    async def import_records(self, kind: str, records: Sequence[str]) -> int:
+        """Store records as they are, and return how many of them were new or different.
+
+        Ids, times, statuses and numbers are taken over without a check of the state machine; a
+        record that is there already is replaced, except for spans, which never change. May be
+        repeated. Records come in the order of `KINDS`: what belongs to a rollout after it.
+
+        Raises:
+            InvalidRequestError: The kind is none, or a text is no record of it.
+        """
+        raise NotImplementedError("This store does not import records.")
+
+    async def last_event_seq(self) -> int:
+        """Return the `seq` of the newest event, 0 when there was none: where a reader that keeps
+        its own cursor begins.
+        """
+        raise NotImplementedError
+
+    # Retention.
+
+    async def mark_read(self, rollout_ids: Sequence[str]) -> int:
+        """Say that all that is needed of these rollouts has been read, so that a policy may
+        remove it.
+
+        A rollout that has not ended, or is unknown, is passed over; one that is opened again
+        counts as unread from then on. May be repeated.
+
+        Returns:
+            How many of them are marked now.
+        """
+        raise NotImplementedError("This store does not mark rollouts as read.")
+
+    async def apply_retention(
+        self, policy: RetentionPolicy, *, dry_run: bool = False
+    ) -> RetentionReport:
+        """Remove what a policy no longer keeps; never what has not ended or was not marked read.
+
+        Works in many small steps; one that is interrupted has removed some of it.
+
+        Args:
+            policy: What to keep.
+            dry_run: Remove nothing, and report what would be.
+        """
+        raise NotImplementedError("This store has no retention policies.")

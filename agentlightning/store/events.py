@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from agentlightning._internal.aio import Waiter, WaitLine
+from agentlightning.errors import ConflictError
 from agentlightning.store.collections.base import EventJournal
+from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.types import StoreEvent
 from agentlightning.types.event import StoreEventKind
 
 RECHECK_SECONDS: Final = 10.0
-"""How often a waiting call looks by itself, in case another process changed the data."""
+"""How often a waiting call looks by itself: a safety net, for storage that cannot tell what other
+processes change, and for attempts that run out while nobody calls."""
 
 _QUEUED = frozenset({"queuing", "requeuing"})
 _FINISHED = frozenset({"succeeded", "failed", "cancelled"})
@@ -64,6 +67,13 @@ class Completions:
         for completion in done:
             completion.waiter.fire()
 
+    def wake_all(self) -> None:
+        """Have everybody look for themselves."""
+        with self._guard:
+            completions = {id(one): one for many in self._by_rollout.values() for one in many}
+        for completion in completions.values():
+            completion.waiter.fire()
+
     def leave(self, completion: Completion, rollout_ids: Sequence[str]) -> None:
         """Forget a wait."""
         completion.waiter.abandon()
@@ -86,16 +96,23 @@ class ChangeLog:
         """Workers that wait for a queued rollout, in order of arrival."""
         self.completions = Completions()
         self._readers = WaitLine()
+        self._guard = threading.Lock()
         self._first: int | None = None
         self._last: int | None = None
+        self._caught_up: int | None = None
+        """All events up to this one were announced; None before the first `catch_up`."""
 
     def announce(self, events: Sequence[StoreEvent]) -> None:
         """Wake everybody whom these events concern; they are in the journal already."""
         if not events:
             return
-        if self._first is None:
-            self._first = events[0].seq
-        self._last = max(self._last or 0, events[-1].seq)
+        first, last = events[0].seq, events[-1].seq
+        with self._guard:
+            if self._first is None:
+                self._first = first
+            self._last = max(self._last or 0, last)
+            if self._caught_up is not None and self._caught_up >= first - 1:
+                self._caught_up = max(self._caught_up, last)
         queued = 0
         for event in events:
             if event.kind in _ROLLOUT_KINDS and event.rollout_id is not None:
@@ -104,6 +121,40 @@ class ChangeLog:
                     self.completions.finished(event.rollout_id)
         if queued:
             self.work.wake(queued)
+        self._readers.wake_all()
+
+    async def catch_up(self) -> list[StoreEvent]:
+        """Announce the events that others wrote into the journal since the last call.
+
+        The first call cannot know since when, so it wakes everybody, as does one that comes too
+        late to find all events.
+
+        Returns:
+            What was announced; own events may be among them a second time, which wakes somebody
+            once more and does no harm.
+        """
+        found: list[StoreEvent] = []
+        while True:
+            with self._guard:
+                position = self._caught_up
+            try:
+                events = None if position is None else await self.journal.read(position)
+            except ConflictError:
+                events = None
+            if events is None:
+                last = await self.journal.last_seq()
+                with self._guard:
+                    self._caught_up = last
+                self._wake_everybody()
+                continue
+            if not events:
+                return found
+            self.announce(events)
+            found.extend(events)
+
+    def _wake_everybody(self) -> None:
+        self.work.wake_all()
+        self.completions.wake_all()
         self._readers.wake_all()
 
     def subscribe(
@@ -134,12 +185,7 @@ class ChangeLog:
                 self._readers.leave(waiter)
             for event in events:
                 position = event.seq
-                if (kinds is None or event.kind in kinds) and _has_metadata(event, metadata):
+                if (kinds is None or event.kind in kinds) and has_pairs(
+                    event.data.get("metadata"), metadata
+                ):
                     yield event
-
-
-def _has_metadata(event: StoreEvent, wanted: dict[str, Any]) -> bool:
-    if not wanted:
-        return True
-    held = event.data.get("metadata") or {}
-    return all(key in held and held[key] == value for key, value in wanted.items())

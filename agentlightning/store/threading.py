@@ -32,6 +32,8 @@ _READS: Final = (
     "get_resources_by_id",
     "get_latest_resources",
     "get_worker_by_id",
+    "export_records",
+    "last_event_seq",
 )
 _WRITES: Final = (
     "start_rollout",
@@ -50,6 +52,9 @@ _WRITES: Final = (
     "add_resources",
     "update_resources",
     "update_worker",
+    "import_records",
+    "mark_read",
+    "apply_retention",
 )
 
 

@@ -1,6 +1,6 @@
-"""The watchdog's clock: a thread that looks at running attempts when one may have run out.
+"""A thread that does a store's own work at the right times: the watchdog's clock.
 
-It knows nothing of attempts: it calls a scan, which returns when the next one may be due.
+It knows nothing of what it calls, which returns when it wants to be called again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class Watchdog:
     only referenced weakly. All methods may be called from any thread.
 
     Args:
-        scan: A bound coroutine method; returns the next deadline in unix seconds, or None.
+        scan: A bound coroutine method; returns when to scan again in unix seconds, or None.
+        name: The thread's name.
     """
 
-    def __init__(self, scan: Scan) -> None:
+    def __init__(self, scan: Scan, name: str = "agentlightning-watchdog") -> None:
+        self._name = name
         self._condition = threading.Condition()
         self._scan = weakref.WeakMethod(scan, lambda _: self._halt())
         self._next: float | None = None
@@ -54,11 +56,13 @@ class Watchdog:
                 return
             self._next = when
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="agentlightning-watchdog", daemon=True
-                )
+                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
             self._condition.notify()
+
+    def expect_now(self) -> None:
+        """Scan at once, or once more if a scan is under way."""
+        self.expect(0.0)
 
     def stop(self) -> None:
         """End the thread and wait for it; idempotent, and final."""
@@ -92,7 +96,11 @@ class Watchdog:
                 try:
                     upcoming = runner.run(scan())
                 except Exception:
-                    logger.warning("watchdog scan failed, trying again", exc_info=True)
+                    logger.warning(
+                        "scan failed, trying again",
+                        extra={"thread_name": self._name},
+                        exc_info=True,
+                    )
                     upcoming = now() + _RETRY_SECONDS
                 del scan
                 if upcoming is not None:

@@ -148,6 +148,7 @@ class ClaimMethods(StoreFrame):
     ) -> list[AttemptedRollout]:
         if wait_seconds <= 0:
             return await self._claim(limit, worker_id)
+        self._watch()
         end = monotonic() + wait_seconds
         line = self._changes.work
         while True:
@@ -161,6 +162,7 @@ class ClaimMethods(StoreFrame):
                     return claimed
                 await waiter.wait(min(left, RECHECK_SECONDS))
                 unused = False
+                await self.scan_if_due()
             finally:
                 line.leave(waiter, pass_on=unused)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
@@ -146,6 +147,10 @@ class StoreFrame(LightningStore):
         self._changes = ChangeLog(journal or self._own_journal or MemoryJournal())
         # A backend that belongs to one event loop cannot be scanned from another thread.
         self._watchdog = Watchdog(self.scan) if collections.loop_agnostic else None
+        self._follower = Watchdog(self._catch_up, "agentlightning-follower")
+        self._watch_guard = threading.Lock()
+        self._watches = False
+        self._stop_watch: Callable[[], None] | None = None
         if self.tracker is not None:
             self.tracker.register_counter("agl.store.total", _METRIC_LABELS)
             self.tracker.register_histogram("agl.store.latency", _METRIC_LABELS, LATENCY_BUCKETS)
@@ -156,10 +161,36 @@ class StoreFrame(LightningStore):
             "serve it with LightningStoreServer and send a LightningStoreClient instead."
         )
 
+    async def last_event_seq(self) -> int:
+        return await self._changes.journal.last_seq()
+
     async def close(self) -> None:
+        with self._watch_guard:
+            self._watches = True
+            stop, self._stop_watch = self._stop_watch, None
+        if stop is not None:
+            stop()
+        self._follower.stop()
         if self._watchdog is not None:
             self._watchdog.stop()
         await self.collections.close()
+
+    def _watch(self) -> None:
+        """Hear of what other processes commit from now on; for calls that wait."""
+        if self._watches or not self.collections.loop_agnostic:
+            return
+        with self._watch_guard:
+            if not self._watches:
+                self._watches = True
+                # The follower only knows this store weakly, so that watching keeps nothing alive.
+                self._stop_watch = self.collections.watch(self._follower.expect_now)
+
+    async def _catch_up(self) -> None:
+        """Wake whom the events of other processes concern; runs on the follower's thread."""
+        events = await self._changes.catch_up()
+        if self._watchdog is not None and any(e.kind == "attempt_started" for e in events):
+            # Whoever started them may die, and then only others can see them run out.
+            self._watchdog.expect(now() + self._scan_debounce_seconds)
 
     async def _write(self, step: Step[T]) -> T:
         """Run a step that changes something, have its changes written, then tell of them.

@@ -13,6 +13,7 @@ from agentlightning.store.base import FilterLogic, LightningStoreStatistics, Sor
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.events import RECHECK_SECONDS
+from agentlightning.store.lifecycle import is_waiting
 from agentlightning.store.record import replace, view
 from agentlightning.types import (
     Attempt,
@@ -39,22 +40,47 @@ def with_items(page: PaginatedResult[Any], items: Sequence[M]) -> PaginatedResul
     )
 
 
+async def _oldest_waiting(tx: Transaction) -> Rollout | None:
+    """Return the first rollout in line, passing over ids that claims would pass over."""
+    front = await tx.rows.rollout_queue.peek(_FRONT)
+    await tx.load(front, attempts=False)
+    for rollout_id in front:
+        rollout = await tx.find_rollout(rollout_id)
+        if rollout is not None and is_waiting(rollout):
+            return rollout
+    return None
+
+
 class QueryMethods(StoreFrame):
     """`query_rollouts`, `query_attempts`, `get_*`, `wait_for_*` and `statistics`."""
+
+    _removed_spans = 0
+    """Spans that retention removed since the store was opened."""
 
     @tracked
     async def statistics(self) -> LightningStoreStatistics:
         async def step(tx: Transaction) -> LightningStoreStatistics:
             rows = tx.rows
-            return {
+            by_status = await rows.count_by_status()
+            counts: LightningStoreStatistics = {
                 "name": type(self).__name__,
-                "total_rollouts": await rows.rollouts.size(),
+                "total_rollouts": sum(by_status.values()),
                 "total_attempts": await rows.attempts.size(),
                 "total_spans": await rows.spans.size(),
                 "total_resources": await rows.resources.size(),
                 "total_workers": await rows.workers.size(),
                 "uptime": monotonic() - self._opened,
+                "rollouts_by_status": {key: n for key, n in by_status.items() if n},
+                "queue_length": await rows.rollout_queue.size(),
+                "removed_spans": self._removed_spans,
             }
+            oldest = await _oldest_waiting(tx)
+            if oldest is not None:
+                counts["oldest_queued_seconds"] = max(0.0, tx.now - oldest.start_time)
+            size = await rows.find_storage_bytes()
+            if size is not None:
+                counts["storage_bytes"] = size
+            return counts
 
         return await self._read(step)
 
@@ -160,6 +186,8 @@ class QueryMethods(StoreFrame):
         return finished[0] if finished else None
 
     async def _wait(self, rollout_ids: list[str], timeout: float | None) -> list[Rollout]:
+        if timeout is None or timeout > 0:
+            self._watch()
         end = None if timeout is None else monotonic() + timeout
         completions = self._changes.completions
         while True:
@@ -175,6 +203,7 @@ class QueryMethods(StoreFrame):
                 await watched.waiter.wait(
                     RECHECK_SECONDS if left is None else min(left, RECHECK_SECONDS)
                 )
+                await self.scan_if_due()
             finally:
                 completions.leave(watched, rollout_ids)
 

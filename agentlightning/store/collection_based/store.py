@@ -48,4 +48,5 @@ class CollectionBasedLightningStore(
         kinds: Sequence[StoreEventKind] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> AsyncIterator[StoreEvent]:
+        self._watch()
         return self._changes.subscribe(since=since, kinds=kinds, metadata=metadata)
