@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 StoreEventKind = Literal[
     "rollout_created",
     "rollout_updated",
+    "rollout_removed",
     "attempt_started",
     "attempt_updated",
     "spans_added",

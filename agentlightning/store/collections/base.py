@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from agentlightning.store.collections.changes import Changes, Reply, by_id
+from agentlightning.store.collections.codec import encode
 from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.store.collections.kinds import (
     Collection,
@@ -18,7 +19,14 @@ from agentlightning.store.collections.kinds import (
     KeyValue,
     Queue,
 )
-from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
+from agentlightning.types import (
+    Attempt,
+    ResourcesUpdate,
+    Rollout,
+    RolloutStatus,
+    Span,
+    Worker,
+)
 
 __all__ = [
     "AtomicLabels",
@@ -309,6 +317,48 @@ class LightningCollections:
         # What was in between keeps its order but loses its place; only filtered claims meet it.
         if passed or changes.queued:
             await self.rollout_queue.enqueue([*passed, *changes.queued])
+
+    # What is asked for seldom: statistics and retention.
+
+    async def count_by_status(self) -> dict[str, int]:
+        """Return how many rollouts have each status; those that none has may be left out."""
+        counts: dict[str, int] = {}
+        for status in get_args(RolloutStatus):
+            page = await self.rollouts.query({"status": {"exact": status}}, limit=0)
+            counts[status] = page.total
+        return counts
+
+    async def find_storage_bytes(self) -> int | None:
+        """Return what the store takes on disk; None when that is not known."""
+        return None
+
+    async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
+        """Return about how many bytes each rollout's spans take as JSON text."""
+        sizes: dict[str, int] = {}
+        for rollout_id in rollout_ids:
+            spans = await self.spans.query({"rollout_id": {"exact": rollout_id}})
+            sizes[rollout_id] = sum(len(encode(span)) for span in spans)
+        return sizes
+
+    async def remove(self, rollout_ids: Sequence[str], *, spans_only: bool) -> int:
+        """Remove all spans of rollouts, or all that there is of the rollouts, at once; they were
+        asked for in the same writing block. Events stay.
+
+        Returns:
+            How many spans were removed.
+        """
+        removed = 0
+        for rollout_id in rollout_ids:
+            owned = {"rollout_id": {"exact": rollout_id}}
+            spans = await self.spans.query(owned)
+            await self.spans.delete(spans)
+            removed += len(spans)
+            if spans_only:
+                continue
+            await self.attempts.delete(await self.attempts.query(owned))
+            await self.rollouts.delete(await self.rollouts.query(owned))
+            await self.span_sequence_ids.pop(rollout_id)
+        return removed
 
     def watch(self, notify: Callable[[], None]) -> Callable[[], None] | None:
         """Call `notify` whenever somebody else committed events, until the returned callable is

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from agentlightning.errors import ConflictError
+from agentlightning.errors import ConflictError, InvalidRequestError
 from agentlightning.types import FilterOptions, PaginatedResult, SortOptions, StoreEvent
 
 T = TypeVar("T")
@@ -19,11 +19,27 @@ M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K")
 V = TypeVar("V")
 
+_CURSOR_DIGITS = 18
+
 
 class DuplicatedPrimaryKeyError(ConflictError):
     """An insert met a record that has the same primary key."""
 
     code = "conflict"
+
+
+def offset_after(cursor: str | None) -> int:
+    """Return the number that a cursor is.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if cursor is None:
+        return 0
+    # Ten digits or so are in use; more would not fit into a database's integer.
+    if not cursor.isdecimal() or not cursor.isascii() or len(cursor) > _CURSOR_DIGITS:
+        raise InvalidRequestError(f"{cursor!r} is no cursor; give one as it was returned.")
+    return int(cursor)
 
 
 class Collection(Generic[M]):
@@ -58,6 +74,20 @@ class Collection(Generic[M]):
     ) -> M | None:
         """Return the first record that matches, or None."""
         raise NotImplementedError
+
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, M]]:
+        """Return the next records in order of insertion, each with a cursor that continues there.
+
+        This one passes over what came before; backends with an order of insertion to search by
+        need not.
+
+        Args:
+            after: The cursor of the last record that was seen; None begins.
+            limit: How many at most.
+        """
+        start = offset_after(after)
+        found = await self.query(limit=limit, offset=start)
+        return [(str(start + place), record) for place, record in enumerate(found, 1)]
 
     async def insert(self, items: Sequence[M]) -> None:
         """Add records, all or none.
@@ -120,6 +150,15 @@ class Queue(Generic[T]):
     async def peek(self, limit: int = 1) -> Sequence[T]:
         """Return up to `limit` values from the front and leave them there."""
         raise NotImplementedError
+
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, T]]:
+        """Return the next values in line, each with a cursor that continues there, and leave them.
+
+        This one passes over what came before; see `Collection.scan`.
+        """
+        start = offset_after(after)
+        found = (await self.peek(start + limit))[start:]
+        return [(str(start + place), value) for place, value in enumerate(found, 1)]
 
     async def size(self) -> int:
         """Return how many values are in line."""
