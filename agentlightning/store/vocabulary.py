@@ -56,7 +56,18 @@ class LightningStoreStatistics(TypedDict, total=False):
     total_workers: int
     uptime: float
     """Seconds since the store was opened."""
+    rollouts_by_status: dict[str, int]
+    """How many rollouts have each status; those that none has are left out."""
+    queue_length: int
+    """Ids in line; some may be of rollouts that no longer wait."""
+    oldest_queued_seconds: float
+    """Age of the rollout at the head of the queue; left out when none waits."""
+    removed_spans: int
+    """Spans that retention policies removed since the store was opened."""
+    storage_bytes: int
+    """What the whole store takes on disk."""
     total_span_bytes: int
+    """What spans take in memory, about."""
     eviction_threshold_bytes: int
     safe_threshold_bytes: int
     memory_capacity_bytes: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -26,6 +26,9 @@ from agentlightning.types import (
 )
 
 M = TypeVar("M", bound=BaseModel)
+
+_FRONT: Final = 20
+"""Ids from the head of the queue among which one that waits is looked for."""
 
 
 def order(sort_by: str | None, sort_order: SortOrder) -> SortOptions | None:

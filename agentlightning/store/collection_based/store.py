@@ -9,14 +9,22 @@ from agentlightning.store.base import LightningStoreCapabilities
 from agentlightning.store.collection_based.claims import ClaimMethods
 from agentlightning.store.collection_based.queries import QueryMethods
 from agentlightning.store.collection_based.resources import ResourceMethods
+from agentlightning.store.collection_based.retention import RetentionMethods
 from agentlightning.store.collection_based.settlement import SettlementMethods
+from agentlightning.store.collection_based.transfer import TransferMethods
 from agentlightning.store.collection_based.workers import WorkerMethods
 from agentlightning.types import StoreEvent
 from agentlightning.types.event import StoreEventKind
 
 
 class CollectionBasedLightningStore(
-    ClaimMethods, SettlementMethods, QueryMethods, ResourceMethods, WorkerMethods
+    ClaimMethods,
+    SettlementMethods,
+    QueryMethods,
+    ResourceMethods,
+    WorkerMethods,
+    TransferMethods,
+    RetentionMethods,
 ):
     """A store that keeps everything in `collections`, whatever is behind them.
 
