@@ -140,6 +140,31 @@ class IoLoop:
             raise CommittedThenCancelledError(handed.task.result()) from None
         return handed.task.result()
 
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        """Start a coroutine in the background, and return what cancels it; idempotent.
+
+        It ends by itself, or when it is cancelled, or when the loop is closed.
+
+        Raises:
+            StoreError: As for `run`.
+        """
+        loop = self._start()
+        tasks: list[asyncio.Task[None]] = []
+        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(work())))
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        def stop() -> None:
+            try:
+                loop.call_soon_threadsafe(cancel)
+            except RuntimeError:
+                # The loop was closed, and has cancelled the task itself.
+                return
+
+        return stop
+
     def close(self) -> None:
         """Cancel what still runs, stop the loop and end the thread; idempotent."""
         with self._guard:

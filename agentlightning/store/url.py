@@ -9,18 +9,17 @@ from agentlightning.store.base import LightningStore
 
 __all__ = ["open_store"]
 
-_PLANNED: Final = frozenset(
-    {"postgresql", "postgres", "mongodb", "mongodb+srv", "redis", "rediss", "unix"}
-)
-_FORMS: Final = "memory://, sqlite:///file.db or http://host:4747"
+_PLANNED: Final = frozenset({"postgresql", "postgres", "mongodb", "mongodb+srv"})
+_FORMS: Final = "memory://, sqlite:///file.db, redis://host:6379/0 or http://host:4747"
 
 
 def open_store(url: str) -> LightningStore:
     """Return the store that a URL names.
 
     Args:
-        url: `memory://`, `sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, or the
-            `http://` or `https://` address of a running store server.
+        url: `memory://`, `sqlite:///relative/file.db`, `sqlite:////absolute/file.db`,
+            `redis://host:6379/0` (also `rediss`, `valkey`, `unix:///socket`), or the `http://` or
+            `https://` address of a running store server.
 
     Raises:
         ConfigurationError: The URL names no kind of store, or one that this version lacks.
@@ -37,6 +36,10 @@ def open_store(url: str) -> LightningStore:
         from agentlightning.store.sqlite import SQLiteLightningStore
 
         return SQLiteLightningStore(url)
+    if scheme.partition("+")[0] in {"redis", "rediss", "valkey", "valkeys", "unix"}:
+        from agentlightning.store.redis import RedisLightningStore
+
+        return RedisLightningStore(url)
     if scheme in {"http", "https"}:
         from agentlightning.store.client_server import LightningStoreClient
 

@@ -109,3 +109,24 @@ def test_callers_of_several_loops_share_it(loop: IoLoop):
     for thread in threads:
         thread.join(30)
     assert results == {n: [2 * n] * 20 for n in range(4)}
+
+
+async def test_spawned_work_runs_until_it_is_stopped(loop: IoLoop):
+    """Background work starts without being waited for, and ends when it is told to."""
+    started, ended = threading.Event(), threading.Event()
+
+    async def work():
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    stop = loop.spawn(work)
+    assert await asyncio.to_thread(started.wait, 30)
+    assert not ended.is_set()
+    stop()
+    stop()
+    assert await asyncio.to_thread(ended.wait, 30)
+    loop.close()
+    stop()

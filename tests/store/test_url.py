@@ -22,7 +22,7 @@ def test_known_schemes(tmp_path):
     assert (tmp_path / "a.db").exists()
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mongodb", "redis"])
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mongodb"])
 def test_planned_schemes_say_so(scheme):
     """Databases that are planned are named as not available."""
     with pytest.raises(ConfigurationError, match="not available in this version"):

@@ -1,0 +1,190 @@
+"""Talking to the server: one client on its event loop, patience with a lost connection, errors.
+
+Commands that are sent again may be carried out twice; callers send only such as bear it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from agentlightning._internal.clock import monotonic
+from agentlightning._internal.io_loop import IoLoop
+from agentlightning.errors import ConfigurationError, StoreError, StoreUnavailableError
+from agentlightning.store.collections.redis.scripts import Script
+
+T = TypeVar("T")
+
+OPEN_SECONDS: Final = 5.0
+"""How long the first call tries to reach the server."""
+PATIENCE_SECONDS: Final = 20.0
+"""How long later calls do, so that a restart of the server goes unnoticed."""
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 1.0
+_MOST_AT_ONCE: Final = 32
+
+_PASSING = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    OSError,
+)
+"""What may be gone in a moment: a restart, a file that is being loaded, a change of primary."""
+
+
+def _lasting(error: BaseException) -> StoreError | ConfigurationError | None:
+    """Return what to raise for an error that trying again does not mend."""
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return ConfigurationError(
+            f"The Redis server refused the login: {error}; give user and password in the URL."
+        )
+    if isinstance(error, exceptions.NoPermissionError):
+        return ConfigurationError(f"The Redis user may not do what a store needs: {error}")
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return StoreUnavailableError(
+            f"The Redis server has no memory left: {error}; raise maxmemory or remove old data."
+        )
+    if isinstance(error, exceptions.ResponseError) and str(error).startswith("MOVED"):
+        return ConfigurationError(
+            "The server is a node of a Redis cluster, which is not supported; use a single "
+            "primary, with replicas if need be."
+        )
+    if isinstance(error, exceptions.ResponseError) and not isinstance(
+        error, exceptions.ReadOnlyError
+    ):
+        return StoreError(f"The Redis server refused a command: {error}")
+    return None
+
+
+class RedisServer:
+    """The connection to one server.
+
+    Args:
+        url: As redis-py reads it.
+        options: Further arguments of redis-py's client.
+        base: What all keys begin with.
+        prepare: Run once, before the first call, with the client.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: dict[str, Any],
+        base: str,
+        prepare: Callable[[Redis, str], Awaitable[None]],
+    ) -> None:
+        self.base = base
+        self.io = IoLoop("agentlightning-redis")
+        self._address = url.rpartition("@")[2]
+        self._prepare = prepare
+        self._client = connect(url, options)
+        self._ready = False
+        self._opening = asyncio.Lock()
+        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the loop that owns the client."""
+        return await self.io.run(work)
+
+    async def command(self, *parts: str | int) -> Any:
+        """Carry out a command that may be repeated, and return its raw reply."""
+
+        async def ask(client: Redis) -> Any:
+            return await client.execute_command(*parts)
+
+        return await self.run(lambda: self._patiently(ask))
+
+    async def script(self, script: Script, *arguments: str | int) -> Any:
+        """Run a script that may be repeated, and return its raw reply."""
+
+        async def ask(client: Redis) -> Any:
+            try:
+                return await client.execute_command("EVALSHA", script.sha, 1, self.base, *arguments)
+            except exceptions.NoScriptError:
+                # The server was restarted, or its scripts were flushed.
+                return await client.execute_command("EVAL", script.source, 1, self.base, *arguments)
+
+        return await self.run(lambda: self._patiently(ask))
+
+    async def opened(self) -> None:
+        """Connect, if that has not been done yet."""
+        await self.run(lambda: self._patiently(_nothing))
+
+    async def _patiently(self, ask: Callable[[Redis], Awaitable[T]]) -> T:
+        """Ask until there is an answer, or patience ends."""
+        async with self._places:
+            began = monotonic()
+            pause = _FIRST_PAUSE
+            while True:
+                try:
+                    await self._open()
+                    return await ask(self._client)
+                except (exceptions.RedisError, OSError) as error:
+                    lasting = _lasting(error)
+                    if lasting is not None:
+                        raise lasting from error
+                    limit = PATIENCE_SECONDS if self._ready else OPEN_SECONDS
+                    if monotonic() - began + pause > limit or not isinstance(error, _PASSING):
+                        raise self._unavailable(error) from error
+                # Jitter, so that the callers of a restarted server do not come all at once.
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _unavailable(self, error: BaseException) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"The Redis server at {self._address} cannot be reached: {error}; "
+            "start it, or check the URL."
+        )
+
+    async def _open(self) -> None:
+        if self._ready:
+            return
+        async with self._opening:
+            if not self._ready:
+                await self._prepare(self._client, self.base)
+                self._ready = True
+
+    async def close(self) -> None:
+        """Close the connections and end the loop; idempotent."""
+        if not self.io.owns_current_thread():
+            try:
+                await self.run(self._client.aclose)
+            except StoreError:
+                # It was closed before, or belongs to the process that this one was forked from.
+                return
+        self.io.close()
+
+
+async def _nothing(_: Redis) -> None:
+    return
+
+
+def connect(url: str, options: dict[str, Any]) -> Redis:
+    """Return a client for a URL; it connects when it is used.
+
+    Raises:
+        ConfigurationError: The URL or the options are not redis-py's.
+    """
+    complete: dict[str, Any] = {
+        "socket_timeout": 30.0,
+        "socket_connect_timeout": OPEN_SECONDS,
+        "encoding_errors": "surrogatepass",
+        # Whether a command may be repeated is known here only.
+        "retry": Retry(NoBackoff(), 0),
+        **options,
+        "decode_responses": False,
+    }
+    try:
+        return Redis.from_url(url, **complete)
+    except (ValueError, TypeError) as error:
+        address = url.rpartition("@")[2]
+        raise ConfigurationError(
+            f"{address!r} is no Redis URL, or client_kwargs are wrong: {error}"
+        ) from error
