@@ -1,0 +1,177 @@
+"""Running steps: read, write all at the end, and start anew when somebody else was faster."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from agentlightning._internal.aio import CommittedThenCancelledError
+from agentlightning._internal.clock import monotonic
+from agentlightning._internal.ids import generate_id
+from agentlightning.errors import StoreUnavailableError
+from agentlightning.store.collections.base import DuplicatedPrimaryKeyError
+from agentlightning.store.collections.mongo.block import (
+    Block,
+    StaleReadError,
+    WritesDirectlyError,
+)
+from agentlightning.store.collections.mongo.commit import (
+    Committer,
+    check_versions,
+    in_transaction,
+)
+from agentlightning.store.collections.mongo.connection import Connection, Opened
+from agentlightning.store.collections.mongo.lock import PartitionLock
+from agentlightning.store.collections.mongo.plan import Plan
+from agentlightning.store.collections.mongo.repair import queue_what_waits
+
+R = TypeVar("R")
+Work = Callable[[Block], Awaitable[R]]
+
+_GIVE_UP_SECONDS: Final = 60.0
+_LONGEST_PAUSE: Final = 0.1
+
+
+class Steps:
+    """How everything reaches the database.
+
+    Steps run side by side. What each read is checked when it writes; one that was overtaken runs
+    again, one such at a time, so that those that touch the same rollout do not starve each other.
+
+    Args:
+        connection: Where the data is.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.writer = generate_id(16)
+        """Who we are, among all stores on the database."""
+        self.lock = PartitionLock(self.writer)
+        self._committer = Committer(self.lock)
+        self._again = asyncio.Lock()
+        self._claims = asyncio.Lock()
+        connection.on_open = self._repair
+
+    async def _repair(self, opened: Opened) -> None:
+        if not opened.has_transactions:
+            async with self.lock.held(opened):
+                await queue_what_waits(Block(opened))
+
+    async def operate(self, block: Block | None, work: Work[R], *, write: bool) -> R:
+        """Do an operation of a collection, in a block or by itself."""
+
+        async def within(opened: Opened) -> R:
+            if block is not None:
+                return await work(block)
+            if write:
+                return await self._directly(opened, work)
+            return await work(Block(opened))
+
+        if block is not None and write and not block.direct:
+            raise WritesDirectlyError
+        return await self.connection.run(within)
+
+    async def _directly(self, opened: Opened, work: Work[R]) -> R:
+        if opened.has_transactions:
+            return await in_transaction(opened, lambda session: work(Block(opened, session)))
+        async with self.lock.held(opened):
+            return await work(Block(opened))
+
+    async def execute(self, step: Work[R]) -> R:
+        """Run a step that may write.
+
+        Raises:
+            DuplicatedPrimaryKeyError: It insists on adding what is there.
+            StoreUnavailableError: Others were faster again and again.
+        """
+
+        async def attempts(opened: Opened) -> R:
+            end = monotonic() + _GIVE_UP_SECONDS
+            overtaken = 0
+            while True:
+                try:
+                    if not overtaken:
+                        return await self._once(opened, step)
+                    async with self._again:
+                        return await self._once(opened, step)
+                except WritesDirectlyError:
+                    return await self._directly(opened, step)
+                except StaleReadError as stale:
+                    overtaken += 1
+                    if stale.duplicate and overtaken > 1:
+                        raise DuplicatedPrimaryKeyError(
+                            "One of the records is there already; update it instead."
+                        ) from stale
+                if monotonic() > end:
+                    raise StoreUnavailableError("Others kept changing these records; try again.")
+                pause = min(0.001 * 2**overtaken, _LONGEST_PAUSE)
+                await asyncio.sleep(random.uniform(0.0, pause))
+
+        return await self.connection.run(attempts)
+
+    async def _once(self, opened: Opened, step: Work[R]) -> R:
+        async with AsyncExitStack() as stack:
+            block = Block(opened, direct=False, stack=stack)
+            try:
+                return await step(block)
+            except (StaleReadError, WritesDirectlyError):
+                raise
+            except Exception:
+                # What it objects to may be half of somebody else's change.
+                await check_versions(opened, {key: block.seen[key] for key in block.held})
+                raise
+
+    async def commit(self, block: Block, plan: Plan) -> None:
+        """Write what a step wants written."""
+        await self._committer.commit(block.opened, plan)
+
+    async def claim(self, block: Block) -> None:
+        """Let no other step of this process look at the queue before this one has ended."""
+        if block.stack is not None and not block.claims:
+            await block.stack.enter_async_context(self._claims)
+            block.claims = True
+
+    @asynccontextmanager
+    async def open_block(self) -> AsyncGenerator[Block]:
+        """Open a block that the caller keeps, from any event loop: a transaction, or the lock."""
+        opened = await self.connection.run(_itself)
+        if opened.has_transactions:
+            session = opened.client.start_session()
+            await self.connection.run(
+                lambda _: session.start_transaction(
+                    ReadConcern("snapshot"), WriteConcern("majority")
+                )
+            )
+            try:
+                yield Block(opened, session)
+                await self.connection.run(lambda _: session.commit_transaction())
+            finally:
+                await self.connection.run(lambda _: session.end_session())
+            return
+        held = self.lock.held(opened)
+        await self._entered(held.__aenter__, lambda: held.__aexit__(None, None, None))
+        try:
+            yield Block(opened)
+        finally:
+            await self.connection.run(lambda _: held.__aexit__(None, None, None))
+
+    async def _entered(
+        self,
+        enter: Callable[[], Coroutine[Any, Any, Any]],
+        leave: Callable[[], Coroutine[Any, Any, Any]],
+    ) -> None:
+        try:
+            await self.connection.run(lambda _: enter())
+        except CommittedThenCancelledError:
+            await self.connection.run(lambda _: leave())
+            raise
+
+
+async def _itself(opened: Opened) -> Opened:
+    return opened

@@ -1,0 +1,283 @@
+"""One collection of records."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pymongo import DeleteOne, UpdateOne
+
+from agentlightning.errors import NotFoundError
+from agentlightning.store.collections.base import Collection, DuplicatedPrimaryKeyError
+from agentlightning.store.collections.codec import decode
+from agentlightning.store.collections.filtering import (
+    check_page,
+    compile_filter,
+    page,
+    sort_records,
+)
+from agentlightning.store.collections.mongo.block import Block, Runner
+from agentlightning.store.collections.mongo.condition import mongo_filter, mongo_order
+from agentlightning.store.collections.mongo.document import content, key_of, new_document
+from agentlightning.store.collections.mongo.layout import Document, RecordLayout
+from agentlightning.store.record import replace
+from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
+
+M = TypeVar("M", bound=BaseModel)
+
+_PROJECTION = {"_id": 0, "payload": 1, "v": 1}
+
+
+class MongoCollection(Collection[M]):
+    """Records as `layout` keeps them."""
+
+    def __init__(self, layout: RecordLayout[M], run: Runner) -> None:
+        self._layout = layout
+        self._run = run
+
+    def primary_keys(self) -> Sequence[str]:
+        return self._layout.keys
+
+    def item_type(self) -> type[M]:
+        return self._layout.model
+
+    def _check_type(self, items: Sequence[M]) -> None:
+        for item in items:
+            if not isinstance(item, self._layout.model):
+                raise TypeError(
+                    f"The collection holds {self._layout.model.__name__}, "
+                    f"not {type(item).__name__}."
+                )
+
+    def _key_query(self, block: Block, item: M) -> Document:
+        return block.mine(**{name: getattr(item, name) for name in self._layout.keys})
+
+    def _decode(self, block: Block, found: Document) -> M:
+        record = decode(self._layout.model, found["payload"])
+        if self._layout.guarded and not block.direct:
+            block.note(self._layout.name, key_of(self._layout, record), found["v"])
+        return record
+
+    async def size(self) -> int:
+        async def work(block: Block) -> int:
+            return await block.collection(self._layout.name).count_documents(
+                block.mine(), session=block.session
+            )
+
+        return await self._run(work, write=False)
+
+    async def query(
+        self,
+        filter: FilterOptions | None = None,
+        sort: SortOptions | None = None,
+        limit: int = -1,
+        offset: int = 0,
+    ) -> PaginatedResult[M]:
+        check_page(limit, offset)
+        required, complete = mongo_filter(self._layout, filter)
+        order = mongo_order(self._layout, sort)
+
+        async def work(block: Block) -> PaginatedResult[M]:
+            where = block.mine(**({"$and": required} if required else {}))
+            if not complete or order is None:
+                records = await self._find(block, where, ([("o", 1)], None))
+                test = compile_filter(filter)
+                matching = [record for record in records if test is None or test(record)]
+                return page(sort_records(matching, self._layout.model, sort), limit, offset)
+            items = await self._find(block, where, order, limit, offset) if limit else []
+            total = len(items)
+            if limit != -1 or offset:
+                total = await block.collection(self._layout.name).count_documents(
+                    where, session=block.session
+                )
+            return PaginatedResult[Any].model_construct(
+                items=items, limit=limit, offset=offset, total=total
+            )
+
+        return await self._run(work, write=False)
+
+    async def _find(
+        self,
+        block: Block,
+        where: Document,
+        order: tuple[list[tuple[str, int]], Document | None],
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[M]:
+        terms, added = order
+        collection = block.collection(self._layout.name)
+        if added is None:
+            cursor = collection.find(
+                where,
+                _PROJECTION,
+                sort=terms,
+                skip=offset,
+                limit=max(limit, 0),
+                session=block.session,
+            )
+            return [self._decode(block, found) async for found in cursor]
+        steps: list[Document] = [{"$match": where}, {"$set": added}, {"$sort": dict(terms)}]
+        if offset:
+            steps.append({"$skip": offset})
+        if limit != -1:
+            steps.append({"$limit": limit})
+        steps.append({"$project": _PROJECTION})
+        found = await collection.aggregate(steps, session=block.session, allowDiskUse=True)
+        return [self._decode(block, document) async for document in found]
+
+    async def get(
+        self,
+        filter: FilterOptions | None = None,
+        sort: SortOptions | None = None,
+    ) -> M | None:
+        async def work(block: Block) -> M | None:
+            required, complete = mongo_filter(self._layout, filter)
+            order = mongo_order(self._layout, sort)
+            if not complete or order is None:
+                found = await self.query(filter, sort, limit=1)
+                return found[0] if found else None
+            where = block.mine(**({"$and": required} if required else {}))
+            records = await self._find(block, where, order, limit=1)
+            if not records:
+                self._note_absence(block, filter)
+            return records[0] if records else None
+
+        return await self._run(work, write=False)
+
+    def _note_absence(self, block: Block, options: FilterOptions | None) -> None:
+        """Remember that a record that was asked for by its key was not there."""
+        given = options or {}
+        key = tuple(given.get(name, {}).get("exact") for name in self._layout.keys)
+        if self._layout.guarded and len(given) == len(key) and None not in key:
+            block.note(self._layout.name, key, None)
+
+    async def insert(self, items: Sequence[M]) -> None:
+        self._check_type(items)
+        if not items:
+            return
+
+        async def work(block: Block) -> None:
+            keys = {key_of(self._layout, item) for item in items}
+            if len(keys) < len(items) or await self._stored(block, items):
+                raise DuplicatedPrimaryKeyError(
+                    f"{self._layout.model.__name__} is there already, or is given twice; "
+                    "update it instead."
+                )
+            await self._add(block, items)
+
+        await self._run(work, write=True)
+
+    async def _add(self, block: Block, items: Sequence[M]) -> None:
+        first = await block.orders(self._layout.name, len(items))
+        documents = [
+            new_document(self._layout, block.opened.partition, item, first + place)
+            for place, item in enumerate(items)
+        ]
+        await block.collection(self._layout.name).insert_many(documents, session=block.session)
+
+    async def _stored(self, block: Block, items: Sequence[M]) -> dict[tuple[Any, ...], M]:
+        """Return those of the items that are stored, as stored."""
+        found: dict[tuple[Any, ...], M] = {}
+        for start in range(0, len(items), 500):
+            wanted = [
+                {name: getattr(item, name) for name in self._layout.keys}
+                for item in items[start : start + 500]
+            ]
+            cursor = block.collection(self._layout.name).find(
+                block.mine(**{"$or": wanted}), _PROJECTION, session=block.session
+            )
+            async for document in cursor:
+                record = decode(self._layout.model, document["payload"])
+                found[key_of(self._layout, record)] = record
+        return found
+
+    async def update(
+        self, items: Sequence[M], update_fields: Sequence[str] | None = None
+    ) -> Sequence[M]:
+        self._check_type(items)
+
+        async def work(block: Block, known: dict[tuple[Any, ...], M]) -> list[M]:
+            self._check_present(items, known)
+            return await self._replace(block, items, known, update_fields)
+
+        return await self._change(items, work)
+
+    async def upsert(
+        self, items: Sequence[M], update_fields: Sequence[str] | None = None
+    ) -> Sequence[M]:
+        self._check_type(items)
+
+        async def work(block: Block, known: dict[tuple[Any, ...], M]) -> list[M]:
+            new: dict[tuple[Any, ...], M] = {}
+            for item in items:
+                key = key_of(self._layout, item)
+                if key not in known:
+                    new.setdefault(key, item)
+            if new:
+                await self._add(block, list(new.values()))
+            return await self._replace(block, items, {**new, **known}, update_fields)
+
+        return await self._change(items, work)
+
+    async def _change(
+        self,
+        items: Sequence[M],
+        work: Callable[[Block, dict[tuple[Any, ...], M]], Awaitable[list[M]]],
+    ) -> Sequence[M]:
+        if not items:
+            return []
+
+        async def change(block: Block) -> list[M]:
+            return await work(block, await self._stored(block, items))
+
+        return await self._run(change, write=True)
+
+    def _check_present(self, items: Sequence[M], known: dict[tuple[Any, ...], M]) -> None:
+        for item in items:
+            key = key_of(self._layout, item)
+            if key not in known:
+                raise NotFoundError(
+                    f"{self._layout.model.__name__} {key} is not there; insert it first."
+                )
+
+    async def _replace(
+        self,
+        block: Block,
+        items: Sequence[M],
+        known: dict[tuple[Any, ...], M],
+        update_fields: Sequence[str] | None,
+    ) -> list[M]:
+        stored: list[M] = []
+        for item in items:
+            key = key_of(self._layout, item)
+            record = item
+            if update_fields is not None:
+                taken = {field: getattr(item, field) for field in update_fields}
+                record = replace(known[key], **taken)
+            known[key] = record
+            stored.append(record)
+        await block.collection(self._layout.name).bulk_write(
+            [
+                UpdateOne(
+                    self._key_query(block, item),
+                    {"$set": content(self._layout, item), "$inc": {"v": 1}},
+                )
+                for item in stored
+            ],
+            session=block.session,
+        )
+        return stored
+
+    async def delete(self, items: Sequence[M]) -> None:
+        self._check_type(items)
+        if not items:
+            return
+
+        async def work(block: Block) -> None:
+            self._check_present(items, await self._stored(block, items))
+            await block.collection(self._layout.name).bulk_write(
+                [DeleteOne(self._key_query(block, item)) for item in items], session=block.session
+            )
+
+        await self._run(work, write=True)

@@ -1,0 +1,28 @@
+"""SecantusDB as a stand-in for MongoDB: the same protocol, in this process, on a free port.
+
+With a replica set's name it has transactions and change streams; without, it refuses both, as a
+single MongoDB server does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from secantus import SecantusDBServer
+
+MODES = {"replica set": "rs0", "single server": None}
+
+
+@contextmanager
+def mongo_server(folder: Path, mode: str) -> Iterator[str]:
+    """Run a server and yield its address."""
+    with SecantusDBServer(storage_path=str(folder), replica_set_name=MODES[mode]) as server:
+        yield server.uri
+
+
+@pytest.fixture(scope="module", params=list(MODES))
+def mongo_uri(request, tmp_path_factory):
+    """Give the address of a server in each mode, one for all tests of a module."""
+    with mongo_server(tmp_path_factory.mktemp("mongo"), request.param) as uri:
+        yield uri
