@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from agentlightning.errors import ConfigurationError
 from agentlightning.store.base import LightningStore
 
 __all__ = ["open_store"]
 
-_PLANNED: Final = frozenset({"postgresql", "postgres", "mongodb", "mongodb+srv"})
-_FORMS: Final = "memory://, sqlite:///file.db, redis://host:6379/0 or http://host:4747"
+_PLANNED: Final = frozenset({"postgresql", "postgres"})
+_FORMS: Final = (
+    "memory://, sqlite:///file.db, redis://host:6379/0, mongodb://host/database or http://host:4747"
+)
 
 
-def open_store(url: str) -> LightningStore:
+def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> LightningStore:
     """Return the store that a URL names.
 
     Args:
         url: `memory://`, `sqlite:///relative/file.db`, `sqlite:////absolute/file.db`,
-            `redis://host:6379/0` (also `rediss`, `valkey`, `unix:///socket`), or the `http://` or
+            `redis://host:6379/0` (also `rediss`, `valkey`, `unix:///socket`),
+            `mongodb://host/database?partition=name` (also `mongodb+srv`), or the `http://` or
             `https://` address of a running store server.
+        tracker: A metrics backend for a store that is opened here; a server has its own.
+        token: What a store server asks for.
 
     Raises:
         ConfigurationError: The URL names no kind of store, or one that this version lacks.
@@ -31,19 +36,23 @@ def open_store(url: str) -> LightningStore:
     if scheme == "memory" and not rest.strip("/"):
         from agentlightning.store.memory import InMemoryLightningStore
 
-        return InMemoryLightningStore(thread_safe=True)
+        return InMemoryLightningStore(thread_safe=True, tracker=tracker)
     if scheme == "sqlite":
         from agentlightning.store.sqlite import SQLiteLightningStore
 
-        return SQLiteLightningStore(url)
+        return SQLiteLightningStore(url, tracker=tracker)
     if scheme.partition("+")[0] in {"redis", "rediss", "valkey", "valkeys", "unix"}:
         from agentlightning.store.redis import RedisLightningStore
 
-        return RedisLightningStore(url)
+        return RedisLightningStore(url, tracker=tracker)
+    if scheme in {"mongodb", "mongodb+srv"}:
+        from agentlightning.store.mongo import MongoLightningStore
+
+        return MongoLightningStore.from_url(url)
     if scheme in {"http", "https"}:
         from agentlightning.store.client_server import LightningStoreClient
 
-        return LightningStoreClient(url)
+        return LightningStoreClient(url, token=token)
     if scheme.partition("+")[0] in _PLANNED:
         raise ConfigurationError(
             f"{scheme} stores are not available in this version; use {_FORMS}."
