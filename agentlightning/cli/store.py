@@ -1,4 +1,7 @@
-"""`agl store`: a store server for algorithms and runners in other processes and machines."""
+"""`agl store`: a store server for algorithms and runners in other processes and machines.
+
+The subcommands that look after the data of a store are in `store_data`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+
+from agentlightning.cli.store_data import check, copy, prune, stats
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
@@ -22,7 +27,7 @@ DEFAULT_PORT: Final = 4747
 DEFAULT_MONGO_URI: Final = "mongodb://localhost:27017/?replicaSet=rs0"
 
 
-class _ManyTrackers(click.Command):
+class _ManyTrackers(click.Group):
     """Compat 0.3.0: `--tracker prometheus console` gives several values to one option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -36,7 +41,7 @@ class _ManyTrackers(click.Command):
         return super().parse_args(ctx, spread)
 
 
-@click.command(cls=_ManyTrackers)
+@click.group(cls=_ManyTrackers, invoke_without_command=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option(
     "--port",
@@ -70,7 +75,9 @@ class _ManyTrackers(click.Command):
 )
 @click.option("--mongo-uri", default=DEFAULT_MONGO_URI, show_default=True)
 @click.option("--url", help="Store to serve, such as sqlite:///runs/a.db; instead of --backend.")
+@click.pass_context
 def store(  # noqa: PLR0913 - one parameter per option.
+    context: click.Context,
     host: str,
     port: int,
     token: str | None,
@@ -84,7 +91,9 @@ def store(  # noqa: PLR0913 - one parameter per option.
     mongo_uri: str,
     url: str | None,
 ) -> int:
-    """Serve a store over HTTP, until Ctrl-C."""
+    """Serve a store over HTTP, until Ctrl-C; or look after its data with a subcommand."""
+    if context.invoked_subcommand is not None:
+        return 0
     from agentlightning.logging import setup
     from agentlightning.store.http.server import LightningStoreServer
     from agentlightning.store.url import open_store
@@ -92,7 +101,10 @@ def store(  # noqa: PLR0913 - one parameter per option.
     setup(log_level)
     if token_file is not None:
         token = token_file.read_text().strip() or None
-    served: LightningStore = open_store(url or (mongo_uri if backend == "mongo" else "memory://"))
+    metrics = _make_tracker(tracker)
+    served: LightningStore = open_store(
+        url or (mongo_uri if backend == "mongo" else "memory://"), tracker=metrics
+    )
     server = LightningStoreServer(
         served,
         host,
@@ -100,7 +112,7 @@ def store(  # noqa: PLR0913 - one parameter per option.
         cors_origin,
         launch_mode="asyncio" if n_workers == 1 else "mp",
         n_workers=n_workers,
-        tracker=_make_tracker(tracker),
+        tracker=metrics,
         token=token,
         allow_unauthenticated=insecure,
     )
@@ -129,6 +141,9 @@ def _make_tracker(names: Sequence[str]) -> MetricsBackend | None:
     backends = [makers[name]() for name in dict.fromkeys(names)]
     return MultiMetricsBackend(backends) if backends else None
 
+
+for _command in (check, copy, prune, stats):
+    store.add_command(_command)
 
 if __name__ == "__main__":
     from agentlightning.cli import main
