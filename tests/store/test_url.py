@@ -8,21 +8,26 @@ import pytest
 from agentlightning.errors import ConfigurationError
 from agentlightning.store.client_server import LightningStoreClient
 from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.store.mongo import MongoLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
 from agentlightning.store.url import open_store
 
 
 def test_known_schemes(tmp_path):
-    """memory, sqlite and http name the three kinds of store."""
+    """memory, sqlite, mongodb and http name the kinds of store."""
     assert isinstance(open_store("memory://"), InMemoryLightningStore)
     assert isinstance(open_store("http://127.0.0.1:1"), LightningStoreClient)
     store = open_store(f"sqlite:///{tmp_path}/a.db")
     assert isinstance(store, SQLiteLightningStore)
     asyncio.run(store.close())
     assert (tmp_path / "a.db").exists()
+    store = open_store("mongodb://host/db?partition=p")
+    assert isinstance(store, MongoLightningStore)
+    assert (store.database_name, store.partition_id) == ("db", "p")
+    asyncio.run(store.close())
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mongodb"])
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
 def test_planned_schemes_say_so(scheme):
     """Databases that are planned are named as not available."""
     with pytest.raises(ConfigurationError, match="not available in this version"):

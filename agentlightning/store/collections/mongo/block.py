@@ -11,13 +11,11 @@ from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from agentlightning._internal.clock import now
 from agentlightning.errors import StoreError
 from agentlightning.store.collections.mongo.connection import Opened
 from agentlightning.store.collections.mongo.layout import (
     PARTITION,
     PARTITIONS,
-    SPANS,
     Document,
 )
 
@@ -42,22 +40,6 @@ class WritesDirectlyError(Exception):
     """A step writes before its end, so it has to run again in a transaction of its own."""
 
 
-class _Clock:
-    """Numbers that grow: microseconds, and one more when asked twice in the same."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def take(self, count: int) -> int:
-        """Return the first of `count` numbers."""
-        first = max(int(now() * 1e6), self._last + 1)
-        self._last = first + count - 1
-        return first
-
-
-_clock = _Clock()
-
-
 @dataclass(slots=True)
 class Block:
     """A step's surroundings.
@@ -68,6 +50,7 @@ class Block:
         direct: Writes happen at once; otherwise they are gathered, and checked at the end.
         seen: The versions of the records that it has read; None where there was none.
         held: Those of them that nobody may have changed when it ends, even if it does not.
+        removed: Rollouts to remove when it ends, and whether only their spans go.
         stack: What is left when it ends.
         claims: No other step of this process looks at the queue.
     """
@@ -77,6 +60,7 @@ class Block:
     direct: bool = True
     seen: dict[RecordKey, int | None] = field(default_factory=dict[RecordKey, "int | None"])
     held: set[RecordKey] = field(default_factory=set[RecordKey])
+    removed: dict[str, bool] = field(default_factory=dict[str, bool])
     stack: AsyncExitStack | None = None
     claims: bool = False
 
@@ -97,12 +81,10 @@ class Block:
         if self.seen.get((name, key)) is not None:
             self.held.add((name, key))
 
-    async def orders(self, name: str, count: int) -> int:
-        """Return the first of `count` numbers that order what is inserted into a collection."""
-        return first_span_order(count) if name == SPANS.name else await self.advance("o", count)
-
     async def advance(self, counter: str, count: int) -> int:
-        """Add to one of the partition's counters, and return the first of the new numbers."""
+        """Add to one of the partition's counters, `seq` for events and `o` for the order of
+        insertion, and return the first of the new numbers.
+        """
         after = await self.collection(PARTITIONS).find_one_and_update(
             {"_id": self.opened.partition},
             {"$inc": {counter: count}},
@@ -112,13 +94,6 @@ class Block:
         if after is None:
             raise StoreError(f"Partition {self.opened.partition} was removed; open it anew.")
         return after[counter] - count + 1
-
-
-def first_span_order(count: int) -> int:
-    """Return the first of `count` numbers for spans, which are many and have numbers of their own:
-    their order of insertion comes from the clock, so that storing them touches no counter.
-    """
-    return _clock.take(count)
 
 
 class Runner(Protocol):

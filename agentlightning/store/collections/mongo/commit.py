@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -58,7 +58,7 @@ async def write_all(opened: Opened, writes: Sequence[Write], session: AsyncClien
         StaleReadError: A record has another version than was read, or is there already.
     """
     for name, chosen in by_collection(writes):
-        expected = sum(write.kind in {"update", "upsert"} for write in chosen)
+        kinds = Counter(write.kind for write in chosen)
         try:
             result = await opened.database[name].bulk_write(
                 [write.model() for write in chosen], session=session
@@ -67,7 +67,8 @@ async def write_all(opened: Opened, writes: Sequence[Write], session: AsyncClien
             if all(each["code"] == _DUPLICATE for each in error.details["writeErrors"]):
                 raise StaleReadError(duplicate=True) from error
             raise
-        if result.matched_count + result.upserted_count < expected:
+        changed = result.matched_count + result.upserted_count
+        if changed < kinds["update"] + kinds["upsert"] or result.deleted_count < kinds["remove"]:
             raise StaleReadError
 
 

@@ -240,13 +240,54 @@ class MongoLightningCollections(LightningCollections):
 
         return await self._run(work, write=False)
 
+    async def count_by_status(self) -> dict[str, int]:
+        async def work(block: Block) -> dict[str, int]:
+            found = await block.collection(ROLLOUTS.name).aggregate(
+                [{"$match": block.mine()}, {"$group": {"_id": "$status", "count": {"$sum": 1}}}],
+                session=block.session,
+            )
+            return {group["_id"]: group["count"] async for group in found}
+
+        return await self._run(work, write=False)
+
+    async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
+        async def work(block: Block) -> dict[str, int]:
+            found = await block.collection(SPANS.name).aggregate(
+                [
+                    {"$match": block.mine(rollout_id={"$in": list(rollout_ids)})},
+                    {
+                        "$group": {
+                            "_id": "$rollout_id",
+                            "bytes": {"$sum": {"$strLenBytes": "$payload"}},
+                        }
+                    },
+                ],
+                session=block.session,
+            )
+            sizes = {group["_id"]: group["bytes"] async for group in found}
+            return {rollout_id: sizes.get(rollout_id, 0) for rollout_id in rollout_ids}
+
+        return await self._run(work, write=False)
+
+    async def remove(self, rollout_ids: Sequence[str], *, spans_only: bool) -> int:
+        async def count(block: Block) -> int:
+            return await block.collection(SPANS.name).count_documents(
+                block.mine(rollout_id={"$in": list(rollout_ids)})
+            )
+
+        block = self._block
+        if block is None or block.direct:
+            return await super().remove(rollout_ids, spans_only=spans_only)
+        block.removed.update(dict.fromkeys(rollout_ids, spans_only))
+        return await self._run(count, write=False)
+
     async def apply(self, changes: Changes) -> None:
         block = self._block
         if block is None:
             await self.execute(lambda rows: rows.apply(changes))
         elif block.direct:
             await self._apply_directly(changes, block)
-        elif changes != Changes():
+        elif changes != Changes() or block.removed:
             await self._steps.commit(block, Plan(changes, block, self._steps.writer))
 
     async def _apply_directly(self, changes: Changes, block: Block) -> None:

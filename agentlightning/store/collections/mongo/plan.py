@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pymongo import DeleteMany, InsertOne, UpdateOne
 
 from agentlightning.store.collections.changes import Changes
-from agentlightning.store.collections.mongo.block import Block, RecordKey, first_span_order
+from agentlightning.store.collections.mongo.block import Block, RecordKey
 from agentlightning.store.collections.mongo.document import (
     content,
     event_document,
@@ -68,13 +68,13 @@ class Write:
 
     Attributes:
         collection: Its name.
-        kind: `update` has to find a document; `upsert` makes it where there is none.
+        kind: `update` and `remove` have to find a document; `upsert` makes it where there is none.
         where: Which document; nothing for an insert.
         body: The document or the update; nothing for a removal.
     """
 
     collection: str
-    kind: Literal["insert", "update", "upsert", "delete"]
+    kind: Literal["insert", "update", "upsert", "delete", "remove"]
     where: Document
     body: Document
 
@@ -82,7 +82,7 @@ class Write:
         """Return what the driver takes."""
         if self.kind == "insert":
             return InsertOne(self.body)
-        if self.kind == "delete":
+        if self.kind in {"delete", "remove"}:
             return DeleteMany(self.where)
         return UpdateOne(self.where, self.body, upsert=self.kind == "upsert")
 
@@ -100,6 +100,7 @@ class Plan:
         self.changes = changes
         self._seen = block.seen
         self._held = block.held
+        self._removed = block.removed
         self._partition = block.opened.partition
         self._writer = writer
         self._order = 0
@@ -128,6 +129,7 @@ class Plan:
         return (
             len(changes.new_rollouts)
             + len(changes.new_attempts)
+            + len(changes.new_spans)
             + len(changes.workers)
             + len(changes.resources)
             + len(changes.superseded)
@@ -146,6 +148,7 @@ class Plan:
         return [
             *self._rollouts(),
             *self._touched(),
+            *self._removals(),
             *self._attempts(),
             *self._spans(),
             *self._put(WORKERS, list(self.changes.workers.values())),
@@ -196,7 +199,10 @@ class Plan:
 
     def _touched(self) -> Iterator[Write]:
         """Give what was only read a new version, so that its changes and ours exclude each other."""
-        for name, key in self._held - self._updated():
+        gone = {
+            (ROLLOUTS.name, (key,)) for key, spans_only in self._removed.items() if not spans_only
+        }
+        for name, key in self._held - self._updated() - gone:
             version = self._seen[name, key]
             if version is not None:
                 where = self._mine(**{_FIELD[name]: key[0]}, v=version)
@@ -212,13 +218,22 @@ class Plan:
             yield Write(ATTEMPTS.name, "update", self._key(ATTEMPTS, attempt), body)
 
     def _spans(self) -> Iterator[Write]:
-        order = first_span_order(len(self.changes.new_spans))
-        for place, span in enumerate(self.changes.new_spans):
-            document = new_document(SPANS, self._partition, span, order + place)
-            yield Write(SPANS.name, "insert", {}, document)
+        for span in self.changes.new_spans:
+            yield self._new(SPANS, span)
         for rollout_id, highest in self.changes.sequence_ids.items():
             body = {"$max": {"value": highest}}
             yield Write(COUNTERS, "upsert", self._mine(key=rollout_id), body)
+
+    def _removals(self) -> Iterator[Write]:
+        for rollout_id, spans_only in self._removed.items():
+            mine = self._mine(rollout_id=rollout_id)
+            yield Write(SPANS.name, "delete", mine, {})
+            if spans_only:
+                continue
+            version = self._seen[ROLLOUTS.name, (rollout_id,)]
+            yield Write(ROLLOUTS.name, "remove", {**mine, "v": version}, {})
+            yield Write(ATTEMPTS.name, "delete", mine, {})
+            yield Write(COUNTERS, "delete", self._mine(key=rollout_id), {})
 
     def _events(self, seq: int) -> Iterator[Write]:
         for place, event in enumerate(self.changes.events):

@@ -27,7 +27,7 @@ async def queue_what_waits(block: Block) -> None:
     missing = [found["rollout_id"] async for found in waiting if found["rollout_id"] not in queued]
     if not missing:
         return
-    first = await block.orders(QUEUE, len(missing))
+    first = await block.advance("o", len(missing))
     await block.collection(QUEUE).insert_many(
         [
             queue_document(block.opened.partition, value, first + place)

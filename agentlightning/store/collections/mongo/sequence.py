@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from agentlightning.errors import ConflictError
 from agentlightning.store.collections.base import EventJournal, KeyValue, Queue
 from agentlightning.store.collections.codec import decode
+from agentlightning.store.collections.kinds import offset_after
 from agentlightning.store.collections.mongo.block import Block, Runner
 from agentlightning.store.collections.mongo.document import event_document, queue_document
 from agentlightning.store.collections.mongo.layout import COUNTERS, EVENTS, PARTITIONS, QUEUE
@@ -49,7 +50,7 @@ class MongoQueue(Queue[str]):
                 raise TypeError(f"The queue holds str, not {type(item).__name__}.")
 
         async def work(block: Block) -> None:
-            first = await block.orders(QUEUE, len(items))
+            first = await block.advance("o", len(items))
             await block.collection(QUEUE).insert_many(
                 [
                     queue_document(block.opened.partition, item, first + place)
@@ -92,6 +93,20 @@ class MongoQueue(Queue[str]):
                 session=block.session,
             )
             return [found["value"] async for found in cursor]
+
+        return await self._run(work, write=False)
+
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, str]]:
+        start = offset_after(after)
+
+        async def work(block: Block) -> list[tuple[str, str]]:
+            cursor = block.collection(QUEUE).find(
+                block.mine(o={"$gt": start}),
+                sort=[("o", 1)],
+                limit=limit,
+                session=block.session,
+            )
+            return [(str(found["o"]), found["value"]) async for found in cursor]
 
         return await self._run(work, write=False)
 

@@ -17,6 +17,7 @@ from agentlightning.store.collections.filtering import (
     page,
     sort_records,
 )
+from agentlightning.store.collections.kinds import offset_after
 from agentlightning.store.collections.mongo.block import Block, Runner
 from agentlightning.store.collections.mongo.condition import mongo_filter, mongo_order
 from agentlightning.store.collections.mongo.document import content, key_of, new_document
@@ -152,6 +153,21 @@ class MongoCollection(Collection[M]):
         if self._layout.guarded and len(given) == len(key) and None not in key:
             block.note(self._layout.name, key, None)
 
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, M]]:
+        start = offset_after(after)
+
+        async def work(block: Block) -> list[tuple[str, M]]:
+            cursor = block.collection(self._layout.name).find(
+                block.mine(o={"$gt": start}),
+                {**_PROJECTION, "o": 1},
+                sort=[("o", 1)],
+                limit=limit,
+                session=block.session,
+            )
+            return [(str(found["o"]), self._decode(block, found)) async for found in cursor]
+
+        return await self._run(work, write=False)
+
     async def insert(self, items: Sequence[M]) -> None:
         self._check_type(items)
         if not items:
@@ -169,7 +185,7 @@ class MongoCollection(Collection[M]):
         await self._run(work, write=True)
 
     async def _add(self, block: Block, items: Sequence[M]) -> None:
-        first = await block.orders(self._layout.name, len(items))
+        first = await block.advance("o", len(items))
         documents = [
             new_document(self._layout, block.opened.partition, item, first + place)
             for place, item in enumerate(items)
