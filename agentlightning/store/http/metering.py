@@ -18,8 +18,8 @@ LATENCY: Final = "agl.http.latency"
 LABELS: Final = ("path", "method", "status")
 LATENCY_BUCKETS: Final = tuple(
     round(base * 10.0**power, 12) for power in range(-6, 3) for base in (1, 1.5, 2, 3, 5)
-)[:-2]
-"""Upper bounds in seconds, from 1 µs to 200 s."""
+)[:-1]
+"""Upper bounds in seconds, from 1 µs to 300 s."""
 
 CLIENT_GONE: Final = 499
 CRASHED: Final = 520
