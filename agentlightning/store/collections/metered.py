@@ -186,12 +186,13 @@ class _MeteredCollections:
             result = await self._inner.execute(
                 body, mode=mode, snapshot=snapshot, commit=commit, labels=labels, **kwargs
             )
-            committed = True
-            return result
-        except CommittedThenCancelledError:
-            committed = True
+        except BaseException as error:
+            committed = isinstance(error, CommittedThenCancelledError)
             raise
+        else:
+            committed = True
         finally:
-            # A block that the backend put off is not begun when the call is cancelled.
+            # A backend may fail before it begins the block.
             if block is not None:
                 await block.write(self._tracker, mode, committed=committed)
+        return result
