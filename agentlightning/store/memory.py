@@ -190,6 +190,11 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
             extra={"rollouts": evicted, "left_bytes": self._total_span_bytes},
         )
 
+    def _spans_removed(self, rollout_ids: Sequence[str]) -> None:
+        with self._guard:
+            for rollout_id in rollout_ids:
+                self._total_span_bytes -= self._span_bytes.pop(rollout_id, 0)
+
     async def _check_spans_kept(self, rollout_id: str) -> None:
         if rollout_id in self._evicted:
             raise StoreError(
