@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from agentlightning.store.contract import RolloutContract
 from agentlightning.store.vocabulary import (
     UNSET,
+    FilterLogic,
     LightningStoreCapabilities,
     LightningStoreStatistics,
+    SortOrder,
     Unset,
     is_finished,
     is_queuing,
@@ -24,19 +27,10 @@ if TYPE_CHECKING:
     from agentlightning.store.retention import RetentionPolicy, RetentionReport
     from agentlightning.store.transfer import RecordPage
     from agentlightning.types import (
-        Attempt,
-        AttemptedRollout,
-        AttemptStatus,
-        EnqueueRolloutRequest,
         NamedResources,
         ResourcesUpdate,
-        Rollout,
-        RolloutConfig,
-        RolloutMode,
-        RolloutStatus,
         Span,
         StoreEvent,
-        TaskInput,
         Worker,
         WorkerStatus,
     )
@@ -44,26 +38,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNSET",
+    "FilterLogic",
     "LightningStore",
     "LightningStoreCapabilities",
     "LightningStoreStatistics",
+    "SortOrder",
     "Unset",
     "is_finished",
     "is_queuing",
     "is_running",
 ]
 
-SortOrder = Literal["asc", "desc"]
-FilterLogic = Literal["and", "or"]
 
-
-class LightningStore:
+class LightningStore(RolloutContract):
     """Keeps rollouts, attempts, spans, resources and workers, and hands out work.
 
     All methods are coroutines that may be called from any event loop that the store's
-    capabilities allow. Every write may be repeated: identities are made by the caller where
-    given, and a repeated write of the same thing changes nothing. A method that a store does
-    not support raises `NotImplementedError`.
+    capabilities allow. A method that a store does not support raises `NotImplementedError`.
+
+    Every write may be repeated. What it makes has an identity that the caller may give (span ids,
+    `rollout_id`, `attempt_id`, `resources_id`), and a repeat finds it. Calls whose result the store
+    chooses (claims, sequence ids, new versions, changes of "the latest" attempt) are told apart by
+    `agentlightning.store.idempotency.idempotency_key`: a repeat with the same key, within the hour,
+    gets the same answer, its records as they are now, and changes nothing.
     """
 
     @property
@@ -83,77 +80,6 @@ class LightningStore:
 
     async def close(self) -> None:
         """Release connections and background work; idempotent."""
-
-    # Rollouts: making and claiming them.
-
-    async def start_rollout(
-        self,
-        input: TaskInput,
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        worker_id: str | None = None,
-    ) -> AttemptedRollout:
-        """Create a rollout with its first attempt, past the queue.
-
-        Args:
-            input: The task, any JSON value.
-            mode: What the rollout is for.
-            resources_id: Snapshot to pin it to; None takes the latest, if there is one.
-            config: Time limits and retries.
-            metadata: Free key-values, kept with the rollout.
-            worker_id: The worker that executes it, which becomes busy.
-        """
-        raise NotImplementedError
-
-    async def enqueue_rollout(
-        self,
-        input: TaskInput,
-        mode: RolloutMode | None = None,
-        resources_id: str | None = None,
-        config: RolloutConfig | None = None,
-        metadata: dict[str, Any] | None = None,
-        rollout_id: str | None = None,
-    ) -> Rollout:
-        """Put a task at the tail of the queue; the snapshot is resolved now, or at the claim
-        when none exists yet.
-        """
-        raise NotImplementedError
-
-    async def enqueue_many_rollouts(
-        self, rollouts: Sequence[EnqueueRolloutRequest]
-    ) -> Sequence[Rollout]:
-        """Put several tasks into the queue in one step, and return them in the same order."""
-        raise NotImplementedError
-
-    async def dequeue_rollout(
-        self, worker_id: str | None = None, *, wait_seconds: float = 0.0
-    ) -> AttemptedRollout | None:
-        """Claim the rollout at the head of the queue under a new attempt.
-
-        Args:
-            worker_id: The claiming worker, which becomes busy (or idle, if nothing is there).
-            wait_seconds: How long to wait for work; the caller is woken as soon as there is some.
-        """
-        raise NotImplementedError
-
-    async def dequeue_many_rollouts(
-        self, *, limit: int = 1, worker_id: str | None = None, wait_seconds: float = 0.0
-    ) -> Sequence[AttemptedRollout]:
-        """Claim up to `limit` rollouts; returns what is there, waiting only for the first."""
-        raise NotImplementedError
-
-    async def start_attempt(
-        self, rollout_id: str, worker_id: str | None = None
-    ) -> AttemptedRollout:
-        """Begin another attempt of a rollout now, whatever its retry settings say.
-
-        Raises:
-            NotFoundError: The rollout is unknown.
-            InvalidTransitionError: The rollout is cancelled.
-        """
-        raise NotImplementedError
 
     # Spans.
 
@@ -218,125 +144,6 @@ class LightningStore:
         """Return a page of a rollout's spans; with no filter, all of them."""
         raise NotImplementedError
 
-    # Reading rollouts and attempts.
-
-    async def query_rollouts(
-        self,
-        *,
-        status_in: Sequence[RolloutStatus] | None = None,
-        rollout_id_in: Sequence[str] | None = None,
-        rollout_id_contains: str | None = None,
-        mode_in: Sequence[RolloutMode] | None = None,
-        filter_logic: FilterLogic = "and",
-        sort_by: str | None = None,
-        sort_order: SortOrder = "asc",
-        limit: int = -1,
-        offset: int = 0,
-        status: Sequence[RolloutStatus] | None = None,
-        rollout_ids: Sequence[str] | None = None,
-    ) -> Sequence[Rollout | AttemptedRollout]:
-        """Return a page of rollouts, each with its latest attempt if it has one.
-
-        `status` and `rollout_ids` are deprecated names of `status_in` and `rollout_id_in`.
-        """
-        raise NotImplementedError
-
-    async def query_attempts(
-        self,
-        rollout_id: str,
-        *,
-        sort_by: str | None = "sequence_id",
-        sort_order: SortOrder = "asc",
-        limit: int = -1,
-        offset: int = 0,
-    ) -> Sequence[Attempt]:
-        """Return a page of a rollout's attempts; empty when the rollout is unknown."""
-        raise NotImplementedError
-
-    async def get_rollout_by_id(self, rollout_id: str) -> Rollout | AttemptedRollout | None:
-        """Return one rollout with its latest attempt, or None."""
-        raise NotImplementedError
-
-    async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
-        """Return the attempt with the highest sequence id, or None."""
-        raise NotImplementedError
-
-    async def wait_for_rollouts(
-        self, *, rollout_ids: list[str], timeout: float | None = None
-    ) -> list[Rollout]:
-        """Wait until all of these rollouts have ended, or `timeout` seconds passed.
-
-        Returns:
-            Those that have ended, in the order asked for; unknown ids are left out, and do not
-            keep the call waiting.
-        """
-        raise NotImplementedError
-
-    # Changing rollouts and attempts.
-
-    async def update_rollout(
-        self,
-        rollout_id: str,
-        input: TaskInput | Unset = UNSET,
-        mode: RolloutMode | Unset | None = UNSET,
-        resources_id: str | Unset | None = UNSET,
-        status: RolloutStatus | Unset = UNSET,
-        config: RolloutConfig | Unset = UNSET,
-        metadata: dict[str, Any] | Unset | None = UNSET,
-    ) -> Rollout:
-        """Change the given fields of a rollout.
-
-        Setting `queuing` or `requeuing` puts it back into the queue and fences its running
-        attempt; setting a terminal status ends it.
-
-        Raises:
-            NotFoundError: The rollout is unknown.
-            InvalidTransitionError: The state machine forbids the change.
-        """
-        raise NotImplementedError
-
-    async def update_attempt(
-        self,
-        rollout_id: str,
-        attempt_id: str | Literal["latest"],
-        status: AttemptStatus | Unset = UNSET,
-        worker_id: str | Unset = UNSET,
-        last_heartbeat_time: float | Unset = UNSET,
-        metadata: dict[str, Any] | Unset = UNSET,
-    ) -> Attempt:
-        """Change the given fields of an attempt; its status carries over to the rollout when
-        it is the latest attempt and the rollout has not ended.
-
-        Raises:
-            NotFoundError: The rollout or the attempt is unknown.
-        """
-        raise NotImplementedError
-
-    async def finish_rollout(
-        self,
-        rollout_id: str,
-        attempt_id: str | None = None,
-        *,
-        reward: float | dict[str, float] | None = None,
-        output: Any = None,
-    ) -> Rollout:
-        """Settle an attempt (the latest, if none is named) as succeeded.
-
-        A reward is stored as an annotation span first; an output is kept in the attempt's
-        metadata.
-        """
-        raise NotImplementedError
-
-    async def fail_rollout(
-        self, rollout_id: str, attempt_id: str | None = None, *, error: str | None = None
-    ) -> Rollout:
-        """Settle an attempt (the latest, if none is named) as failed, keeping the error."""
-        raise NotImplementedError
-
-    async def list_rollouts(self, **filters: Any) -> Sequence[Rollout | AttemptedRollout]:
-        """Do what `query_rollouts` does."""
-        return await self.query_rollouts(**filters)
-
     # Resources.
 
     async def query_resources(
@@ -360,8 +167,16 @@ class LightningStore:
         """Return the snapshot that was made last, or None."""
         raise NotImplementedError
 
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
-        """Publish resources under a new id, at version 1."""
+    async def add_resources(
+        self, resources: NamedResources, *, resources_id: str | None = None
+    ) -> ResourcesUpdate:
+        """Publish resources under a new id, at version 1.
+
+        Args:
+            resources: By name.
+            resources_id: An id made by the caller; resources that are there under it already are
+                returned as they are, in their newest version, and nothing is published.
+        """
         raise NotImplementedError
 
     async def update_resources(

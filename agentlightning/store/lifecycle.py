@@ -25,6 +25,7 @@ from agentlightning.types import Attempt, AttemptStatus, Rollout, RolloutStatus
 __all__ = [
     "ATTEMPT_TRANSITIONS",
     "LATE_STATUS_KEY",
+    "LOST_WORKERS_ALLOWED",
     "REOPENABLE",
     "ROLLOUT_TRANSITIONS",
     "Outcome",
@@ -35,9 +36,11 @@ __all__ = [
     "is_ended",
     "is_fenced",
     "is_waiting",
+    "lease_ran_out",
     "on_attempt_status",
     "on_rollout_status",
     "on_spans",
+    "on_taken_away",
     "rollout_status_after",
 ]
 
@@ -73,6 +76,14 @@ ATTEMPT_TRANSITIONS: Final[Mapping[AttemptStatus, frozenset[AttemptStatus]]] = {
 
 LATE_STATUS_KEY: Final = "late_status"
 """Attempt metadata: the status that was reported after the attempt had ended with another."""
+
+
+LOST_WORKERS_ALLOWED: Final = 3
+"""Attempts beyond `max_attempts` that a rollout gets because leases ran out. Losing its worker is
+not the task's fault, but a task that kills every worker must come to an end."""
+
+OUTCOME_KEY: Final = "outcome"
+"""Attempt metadata: the class of what became of it; the store sets it where no worker will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,7 @@ def begin_attempt(
     sequence_id: int,
     worker_id: str | None,
     now: float,
+    lease_seconds: float | None = None,
 ) -> Outcome:
     """Start an attempt, whatever attempts there were.
 
@@ -138,27 +150,50 @@ def begin_attempt(
         sequence_id=sequence_id,
         start_time=now,
         worker_id=worker_id,
+        lease_seconds=lease_seconds,
     )
     return Outcome(_with_status(rollout, "preparing", now), attempt)
 
 
-def rollout_status_after(rollout: Rollout, attempt: Attempt) -> RolloutStatus:
-    """Return what the latest attempt's status means for its rollout (retry rules included)."""
+def rollout_status_after(
+    rollout: Rollout, attempt: Attempt, *, worker_lost: bool = False
+) -> RolloutStatus:
+    """Return what the latest attempt's status means for its rollout (retry rules included).
+
+    A lost worker is replaced whatever `retry_condition` says, `LOST_WORKERS_ALLOWED` times beyond
+    `max_attempts`.
+    """
     status = attempt.status
     if status == "preparing" or status == "running" or status == "succeeded":
         return status
     config = rollout.config
+    if worker_lost and attempt.sequence_id < config.max_attempts + LOST_WORKERS_ALLOWED:
+        return "requeuing"
     retry = status in config.retry_condition and attempt.sequence_id < config.max_attempts
     return "requeuing" if retry else "failed"
 
 
 def on_attempt_status(
-    rollout: Rollout, attempt: Attempt, status: AttemptStatus, *, latest: bool, now: float
+    rollout: Rollout,
+    attempt: Attempt,
+    status: AttemptStatus,
+    *,
+    latest: bool,
+    now: float,
+    worker_lost: bool = False,
 ) -> Outcome:
     """Take a new status of an attempt; repeating one changes nothing.
 
     A status for an attempt that ended with another is kept in its metadata only. A fenced attempt
     may still end, but its rollout does not move.
+
+    Args:
+        rollout: The attempt's rollout.
+        attempt: As stored.
+        status: What it is to become.
+        latest: Whether it is the rollout's latest attempt.
+        now: Unix seconds.
+        worker_lost: It ends because its lease ran out.
 
     Raises:
         InvalidTransitionError: The attempt is running and cannot become `preparing` again.
@@ -181,7 +216,8 @@ def on_attempt_status(
     attempt = replace(attempt, **changes)
     if late:
         return Outcome(rollout, attempt, late=True)
-    moved = _with_status(rollout, rollout_status_after(rollout, attempt), now)
+    after = rollout_status_after(rollout, attempt, worker_lost=worker_lost)
+    moved = _with_status(rollout, after, now)
     return Outcome(moved, attempt, requeue=is_waiting(moved))
 
 
@@ -211,29 +247,57 @@ def on_rollout_status(rollout: Rollout, status: RolloutStatus, *, now: float) ->
     return _with_status(rollout, status, now)
 
 
+def on_taken_away(rollout: Rollout, attempt: Attempt, *, now: float) -> Attempt:
+    """End a live attempt whose rollout somebody ended, or put back into the queue.
+
+    It takes over `succeeded` and `failed` from the rollout; else it has failed, and its metadata
+    says why: `cancelled`, or `interrupted` when the rollout goes to somebody else. What its worker
+    reports later is late.
+    """
+    if rollout.status == "succeeded":
+        return replace(attempt, status="succeeded", end_time=now)
+    metadata: dict[str, Any] = dict(attempt.metadata or {})
+    if rollout.status != "failed":
+        cancelled = rollout.status == "cancelled"
+        metadata.setdefault(OUTCOME_KEY, "cancelled" if cancelled else "interrupted")
+    return replace(attempt, status="failed", end_time=now, metadata=metadata or attempt.metadata)
+
+
+def _silence(attempt: Attempt, now: float) -> float:
+    """Return the seconds since the attempt's last sign of life."""
+    return now - (attempt.last_heartbeat_time or attempt.start_time)
+
+
+def lease_ran_out(attempt: Attempt, *, now: float) -> bool:
+    """Return whether a worker has not renewed its lease in time."""
+    return attempt.lease_seconds is not None and _silence(attempt, now) > attempt.lease_seconds
+
+
 def deadline(rollout: Rollout, attempt: Attempt) -> float | None:
     """Return the unix time after which a live attempt is lost, or None if it never is."""
     config = rollout.config
     limits: list[float] = []
     if config.timeout_seconds is not None:
         limits.append(attempt.start_time + config.timeout_seconds)
+    alive = attempt.last_heartbeat_time or attempt.start_time
     if config.unresponsive_seconds is not None:
-        alive = attempt.last_heartbeat_time or attempt.start_time
         limits.append(alive + config.unresponsive_seconds)
+    if attempt.lease_seconds is not None:
+        limits.append(alive + attempt.lease_seconds)
     return min(limits, default=None)
 
 
 def expiry(rollout: Rollout, attempt: Attempt, *, now: float) -> AttemptStatus | None:
     """Return how a live attempt has run out of time, or None while it has not.
 
-    The whole duration is checked before the silence.
+    The whole duration is checked before the silence and the lease.
     """
     if is_ended(attempt):
         return None
     config = rollout.config
     if config.timeout_seconds is not None and now - attempt.start_time > config.timeout_seconds:
         return "timeout"
-    alive = attempt.last_heartbeat_time or attempt.start_time
-    if config.unresponsive_seconds is not None and now - alive > config.unresponsive_seconds:
+    unresponsive = config.unresponsive_seconds
+    if unresponsive is not None and _silence(attempt, now) > unresponsive:
         return "unresponsive"
-    return None
+    return "unresponsive" if lease_ran_out(attempt, now=now) else None

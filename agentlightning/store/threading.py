@@ -6,7 +6,7 @@ Only calls are kept apart here: what the store inside keeps per event loop stays
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from agentlightning._internal.aio import CrossLoopLock, WaitLine
@@ -58,6 +58,12 @@ _WRITES: Final = (
 )
 
 
+def _given(lease_seconds: float | None, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return those that were given; stores of users may know neither."""
+    named = {"lease_seconds": lease_seconds, "metadata": metadata}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 class LightningStoreThreaded(LightningStore):
     """Lets threads and event loops share a store, one call at a time.
 
@@ -106,17 +112,34 @@ class LightningStoreThreaded(LightningStore):
         return await self.store.wait_for_rollouts(rollout_ids=rollout_ids, timeout=timeout)
 
     async def dequeue_rollout(
-        self, worker_id: str | None = None, *, wait_seconds: float = 0.0
+        self,
+        worker_id: str | None = None,
+        *,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> AttemptedRollout | None:
+        claim = functools.partial(
+            self.store.dequeue_rollout, worker_id, **_given(lease_seconds, metadata)
+        )
         if self._lock is None:
-            return await self.store.dequeue_rollout(worker_id, wait_seconds=wait_seconds)
-        return await self._claim(lambda: self.store.dequeue_rollout(worker_id), wait_seconds)
+            return await claim(wait_seconds=wait_seconds)
+        return await self._claim(claim, wait_seconds)
 
     async def dequeue_many_rollouts(
-        self, *, limit: int = 1, worker_id: str | None = None, wait_seconds: float = 0.0
+        self,
+        *,
+        limit: int = 1,
+        worker_id: str | None = None,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[AttemptedRollout]:
         claim = functools.partial(
-            self.store.dequeue_many_rollouts, limit=limit, worker_id=worker_id
+            self.store.dequeue_many_rollouts,
+            limit=limit,
+            worker_id=worker_id,
+            **_given(lease_seconds, metadata),
         )
         if self._lock is None:
             return await claim(wait_seconds=wait_seconds)

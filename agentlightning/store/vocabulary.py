@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 if TYPE_CHECKING:
     from agentlightning.types import Rollout
+
+
+SortOrder = Literal["asc", "desc"]
+FilterLogic = Literal["and", "or"]
 
 
 class Unset:

@@ -2,7 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 TaskInput = Any
 """A task as the user gave it; any JSON value."""
@@ -40,6 +46,17 @@ class Attempt(BaseModel):
     """Unix seconds of the last span or explicit renewal."""
     metadata: dict[str, Any] | None = None
     """Free; the runner writes `manifest`, `outcome` and `output` here when it settles."""
+    lease_seconds: float | None = Field(default=None, gt=0)
+    """Longest silence that the claim allows its worker, who renews it; None when it claimed
+    without a lease, and then not in JSON, which is that of 0.3.0."""
+
+    # The return type is left to be inferred: written down, it would take the schema's place.
+    @model_serializer(mode="wrap")
+    def _leave_out_no_lease(self, handler: SerializerFunctionWrapHandler):
+        fields = handler(self)
+        if self.lease_seconds is None:
+            fields.pop("lease_seconds", None)
+        return fields
 
 
 class RolloutConfig(BaseModel):

@@ -8,6 +8,12 @@ from agentlightning.errors import InvalidRequestError
 from agentlightning.store.base import LightningStore
 from agentlightning.types import AttemptedRollout, PaginatedResult
 from tests.conformance.store_claims import ClaimConformance
+from tests.conformance.store_leases import (
+    ConcurrencyConformance,
+    LeaseConformance,
+    RepeatConformance,
+    ReplyConformance,
+)
 from tests.conformance.store_settlement import SettlementConformance
 from tests.conformance.store_spans import SpanConformance, make_span
 
@@ -167,8 +173,31 @@ class EventConformance:
         await events.aclose()
         assert event.rollout_id == wanted.rollout_id
 
+    async def test_newest_number_is_where_readers_begin(self, store: LightningStore):
+        """last_event_seq is 0 at first, then the number of the newest event."""
+        assert await store.last_event_seq() == 0
+        await store.enqueue_rollout(1)
+        seq = await store.last_event_seq()
+        assert seq > 0
+        later = await store.enqueue_rollout(2)
+        events = store.subscribe(since=seq)
+        async with asyncio.timeout(10):
+            assert (await anext(events)).rollout_id == later.rollout_id
+        await events.aclose()
 
-class StoreConformance(
-    ClaimConformance, SettlementConformance, SpanConformance, QueryConformance, EventConformance
+
+class UnkeyedConformance(
+    ClaimConformance,
+    SettlementConformance,
+    SpanConformance,
+    QueryConformance,
+    EventConformance,
+    LeaseConformance,
+    RepeatConformance,
+    ConcurrencyConformance,
 ):
+    """What stores pass whose backend keeps no replies, as 0.3.0 did not ask it to."""
+
+
+class StoreConformance(UnkeyedConformance, ReplyConformance):
     """Every store passes these; a subclass named `Test...` provides the async fixture `store`."""

@@ -50,16 +50,53 @@ class SettlementConformance:
         assert rollout.status == "failed"
 
     async def test_cancelled_is_terminal(self, store: LightningStore):
-        """A late success is recorded on the attempt, and the rollout stays cancelled."""
-        started = await store.start_rollout(1)
+        """A late success is kept on the attempt as late, and rollout and attempt do not move."""
+        started = await store.start_rollout(1, worker_id="w")
         await store.update_rollout(started.rollout_id, status="cancelled")
-        attempt = await store.update_attempt(started.rollout_id, "latest", status="succeeded")
-        assert attempt.status == "succeeded"
+        late = await store.update_attempt(started.rollout_id, "latest", status="succeeded")
+        assert late.status == "failed"
+        assert late.metadata == {"outcome": "cancelled", "late_status": "succeeded"}
         rollout = await store.get_rollout_by_id(started.rollout_id)
         assert rollout is not None
         assert rollout.status == "cancelled"
         with pytest.raises(InvalidTransitionError):
             await store.update_rollout(started.rollout_id, status="queuing")
+
+    @pytest.mark.parametrize(
+        ("status", "ends_as", "outcome"),
+        [
+            ("cancelled", "failed", "cancelled"),
+            ("requeuing", "failed", "interrupted"),
+            ("queuing", "failed", "interrupted"),
+            ("succeeded", "succeeded", None),
+            ("failed", "failed", None),
+        ],
+    )
+    async def test_attempt_ends_when_its_rollout_is_taken_away(
+        self, store: LightningStore, status: str, ends_as: str, outcome: str | None
+    ):
+        """Who ends or requeues a rollout ends its attempt: status, end time, reason, event."""
+        started = await store.start_rollout(1, worker_id="w")
+        await store.update_rollout(started.rollout_id, status=status)
+        (attempt,) = await store.query_attempts(started.rollout_id)
+        assert attempt.status == ends_as
+        assert attempt.end_time is not None
+        assert (attempt.metadata or {}).get("outcome") == outcome
+        worker = await store.get_worker_by_id("w")
+        assert worker is not None
+        assert (worker.status, worker.current_attempt_id) == ("unknown", None)
+        events = store.subscribe(since=0, kinds=["attempt_updated"])
+        async with asyncio.timeout(10):
+            event = await anext(events)
+        await events.aclose()
+        assert (event.attempt_id, event.status) == (attempt.attempt_id, ends_as)
+
+    async def test_ended_attempt_is_not_taken_away_again(self, store: LightningStore):
+        """Ending a rollout changes nothing about an attempt that has ended."""
+        started = await store.start_rollout(1, config=RETRY)
+        ended = await store.update_attempt(started.rollout_id, "latest", status="failed")
+        await store.update_rollout(started.rollout_id, status="cancelled")
+        assert list(await store.query_attempts(started.rollout_id)) == [ended]
 
     async def test_requeuing_fences_the_running_attempt(self, store: LightningStore):
         """After a requeue the old attempt's statuses no longer decide about the rollout."""

@@ -16,7 +16,7 @@ from agentlightning.store.collection_based import CollectionBasedLightningStore
 from agentlightning.store.collections import InMemoryLightningCollections, LightningCollections
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types import RolloutConfig
-from tests.conformance.store_conformance import StoreConformance
+from tests.conformance.store_conformance import UnkeyedConformance
 from tests.conformance.store_spans import make_span
 
 
@@ -43,7 +43,7 @@ class OldCollections(LightningCollections):
             yield self
 
 
-class TestOldBackendConformance(StoreConformance):
+class TestOldBackendConformance(UnkeyedConformance):
     @pytest_asyncio.fixture
     async def store(self):
         store = CollectionBasedLightningStore(OldCollections(), scan_debounce_seconds=0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic
 from agentlightning._internal.ids import new_attempt_id, new_rollout_id
+from agentlightning.errors import ConflictError, InvalidRequestError
 from agentlightning.store.collection_based import worker_state
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
+from agentlightning.store.collection_based.replies import CLAIM, CLAIMS, ROLLOUTS
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.events import RECHECK_SECONDS
 from agentlightning.store.lifecycle import begin_attempt, is_ended, is_waiting, on_rollout_status
@@ -48,6 +51,38 @@ def _new_rollout(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Who claims, and on what terms."""
+
+    worker_id: str | None
+    lease_seconds: float | None
+    metadata: Mapping[str, Any] | None = None
+    """Only rollouts whose metadata holds all of these pairs."""
+
+    def __post_init__(self) -> None:
+        if self.lease_seconds is not None and not self.lease_seconds > 0:
+            raise InvalidRequestError(
+                f"lease_seconds must be positive, not {self.lease_seconds}; "
+                "leave it out for a claim without a lease."
+            )
+
+
+async def _queued(tx: Transaction, claim: _Claim, limit: int, seen: int) -> Sequence[str]:
+    if claim.metadata is None:
+        return await tx.rows.find_queued(limit, seen)
+    return await tx.rows.find_queued(limit, seen, metadata=claim.metadata)
+
+
+def _started_before(rollout: Rollout, attempt: Attempt | None) -> AttemptedRollout:
+    if attempt is None:
+        raise ConflictError(
+            f"Rollout {rollout.rollout_id} is {rollout.status} and was not started; claim it with "
+            "dequeue_rollout or start_attempt, or start one under another id."
+        )
+    return attempted(rollout, attempt)
+
+
 class ClaimMethods(StoreFrame):
     """`start_rollout`, `enqueue_*`, `dequeue_*` and `start_attempt`."""
 
@@ -61,21 +96,31 @@ class ClaimMethods(StoreFrame):
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
         worker_id: str | None = None,
+        *,
+        rollout_id: str | None = None,
+        lease_seconds: float | None = None,
     ) -> AttemptedRollout:
         request = EnqueueRolloutRequest(
-            input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata
+            input=input,
+            mode=mode,
+            resources_id=resources_id,
+            config=config,
+            metadata=metadata,
+            rollout_id=rollout_id,
         )
+        claim = _Claim(worker_id, lease_seconds)
 
         async def step(tx: Transaction) -> AttemptedRollout:
+            if rollout_id is not None:
+                known, attempt = await tx.rollout_with_latest(rollout_id)
+                if known is not None:
+                    return _started_before(known, attempt)
             latest = None if resources_id else await tx.rows.find_newest_resources_id()
             rollout = _new_rollout(request, "preparing", latest, tx.now)
             tx.add_rollout(rollout)
-            rollout, attempt = await self._begin(tx, rollout, None, worker_id)
-            if worker_id is not None:
-                await tx.occupy_worker(worker_id, attempt, claimed=False)
-            return attempted(rollout, attempt)
+            return await self._begin(tx, rollout, None, claim)
 
-        return await self._write(step)
+        return await self._once("start_rollout", step, CLAIM)
 
     @tracked
     @healthcheck_before
@@ -124,30 +169,43 @@ class ClaimMethods(StoreFrame):
                 result.append(replace(known))
             return result
 
-        return await self._write(step)
+        return await self._once("enqueue", step, ROLLOUTS)
 
     @tracked
     @healthcheck_before
     async def dequeue_rollout(
-        self, worker_id: str | None = None, *, wait_seconds: float = 0.0
+        self,
+        worker_id: str | None = None,
+        *,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> AttemptedRollout | None:
-        claimed = await self._dequeue(1, worker_id, wait_seconds)
+        claim = _Claim(worker_id, lease_seconds, metadata or None)
+        claimed = await self._dequeue(claim, 1, wait_seconds)
         return claimed[0] if claimed else None
 
     @tracked
     @healthcheck_before
     async def dequeue_many_rollouts(
-        self, *, limit: int = 1, worker_id: str | None = None, wait_seconds: float = 0.0
+        self,
+        *,
+        limit: int = 1,
+        worker_id: str | None = None,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[AttemptedRollout]:
+        claim = _Claim(worker_id, lease_seconds, metadata or None)
         if limit <= 0:
             return []
-        return await self._dequeue(limit, worker_id, wait_seconds)
+        return await self._dequeue(claim, limit, wait_seconds)
 
     async def _dequeue(
-        self, limit: int, worker_id: str | None, wait_seconds: float
+        self, claim: _Claim, limit: int, wait_seconds: float
     ) -> list[AttemptedRollout]:
         if wait_seconds <= 0:
-            return await self._claim(limit, worker_id)
+            return await self._claim(claim, limit)
         self._watch()
         end = monotonic() + wait_seconds
         line = self._changes.work
@@ -156,7 +214,7 @@ class ClaimMethods(StoreFrame):
             waiter = line.join()
             unused = True
             try:
-                claimed = await self._claim(limit, worker_id)
+                claimed = await self._claim(claim, limit)
                 left = end - monotonic()
                 if claimed or left <= 0:
                     return claimed
@@ -166,9 +224,9 @@ class ClaimMethods(StoreFrame):
             finally:
                 line.leave(waiter, pass_on=unused)
 
-    async def _claim(self, limit: int, worker_id: str | None) -> list[AttemptedRollout]:
+    async def _claim(self, claim: _Claim, limit: int) -> list[AttemptedRollout]:
         try:
-            return await self._take(limit, worker_id)
+            return await self._take(claim, limit)
         except CommittedThenCancelledError as late:
             # Nobody will ever know of these claims, so they are undone.
             await self._give_back(late.result)
@@ -185,12 +243,12 @@ class ClaimMethods(StoreFrame):
         if claimed:
             await self._write(step)
 
-    async def _take(self, limit: int, worker_id: str | None) -> list[AttemptedRollout]:
+    async def _take(self, claim: _Claim, limit: int) -> list[AttemptedRollout]:
         async def step(tx: Transaction) -> list[AttemptedRollout]:
             claimed: list[AttemptedRollout] = []
             seen = 0
             while len(claimed) < limit:
-                ids = await tx.rows.find_queued(min(limit - len(claimed), _PEEK), seen)
+                ids = await _queued(tx, claim, min(limit - len(claimed), _PEEK), seen)
                 if not ids:
                     break
                 seen += len(ids)
@@ -200,21 +258,14 @@ class ClaimMethods(StoreFrame):
                     rollout, latest = await tx.rollout_with_latest(rollout_id)
                     # Whoever moved a rollout on without a claim left its id in the queue.
                     if rollout is not None and is_waiting(rollout):
-                        claimed.append(
-                            attempted(*await self._begin(tx, rollout, latest, worker_id))
-                        )
-            if worker_id is not None:
-                await self._note_claims(tx, worker_id, claimed)
+                        claimed.append(await self._begin(tx, rollout, latest, claim, queued=True))
+            if not claimed and claim.worker_id is not None:
+                await self._note_no_work(tx, claim.worker_id)
             return claimed
 
-        return await self._write(step)
+        return await self._once("dequeue", step, CLAIMS)
 
-    async def _note_claims(
-        self, tx: Transaction, worker_id: str, claimed: Sequence[AttemptedRollout]
-    ) -> None:
-        if claimed:
-            await tx.occupy_worker(worker_id, claimed[-1].attempt, claimed=True)
-            return
+    async def _note_no_work(self, tx: Transaction, worker_id: str) -> None:
         before = await tx.worker(worker_id)
         if before.current_rollout_id and before.current_attempt_id:
             attempt = await tx.find_attempt(before.current_rollout_id, before.current_attempt_id)
@@ -225,15 +276,23 @@ class ClaimMethods(StoreFrame):
         tx.put_worker(worker_state.without_work(before, now=tx.now), before=before)
 
     async def _begin(
-        self, tx: Transaction, rollout: Rollout, latest: Attempt | None, worker_id: str | None
-    ) -> tuple[Rollout, Attempt]:
-        """Start the next attempt of a stored rollout, and return both as stored."""
+        self,
+        tx: Transaction,
+        rollout: Rollout,
+        latest: Attempt | None,
+        claim: _Claim,
+        *,
+        attempt_id: str | None = None,
+        queued: bool = False,
+    ) -> AttemptedRollout:
+        """Start the next attempt of a stored rollout; `queued` says that it was in line."""
         outcome = begin_attempt(
             rollout,
-            attempt_id=new_attempt_id(),
+            attempt_id=attempt_id or new_attempt_id(),
             sequence_id=latest.sequence_id + 1 if latest is not None else 1,
-            worker_id=worker_id,
+            worker_id=claim.worker_id,
             now=tx.now,
+            lease_seconds=claim.lease_seconds,
         )
         begun, attempt = outcome.rollout, outcome.attempt
         if begun.resources_id is None:
@@ -245,19 +304,29 @@ class ClaimMethods(StoreFrame):
             tx.put_rollout(begun)
         tx.attempt_event("attempt_started", begun, attempt)
         tx.note_deadline(begun, attempt)
-        return begun, attempt
+        if claim.worker_id is not None:
+            await tx.occupy_worker(claim.worker_id, attempt, claimed=queued)
+        return attempted(begun, attempt)
 
     @tracked
     @healthcheck_before
     async def start_attempt(
-        self, rollout_id: str, worker_id: str | None = None
+        self,
+        rollout_id: str,
+        worker_id: str | None = None,
+        *,
+        attempt_id: str | None = None,
+        lease_seconds: float | None = None,
     ) -> AttemptedRollout:
+        claim = _Claim(worker_id, lease_seconds)
+
         async def step(tx: Transaction) -> AttemptedRollout:
             rollout = await tx.rollout(rollout_id)
             latest = await tx.latest_attempt(rollout_id)
-            rollout, attempt = await self._begin(tx, rollout, latest, worker_id)
-            if worker_id is not None:
-                await tx.occupy_worker(worker_id, attempt, claimed=False)
-            return attempted(rollout, attempt)
+            if attempt_id is not None:
+                known = await tx.find_attempt(rollout_id, attempt_id)
+                if known is not None:
+                    return attempted(rollout, known)
+            return await self._begin(tx, rollout, latest, claim, attempt_id=attempt_id)
 
-        return await self._write(step)
+        return await self._once("start_attempt", step, CLAIM)

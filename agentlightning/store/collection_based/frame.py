@@ -10,21 +10,26 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
 from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic, now
 from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
+from agentlightning.store.collection_based.replies import Answer
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.collections.base import (
     AtomicLabels,
     DuplicatedPrimaryKeyError,
     LightningCollections,
 )
+from agentlightning.store.collections.changes import Reply
 from agentlightning.store.collections.memory import MemoryJournal
+from agentlightning.store.collections.metered import metered
 from agentlightning.store.events import ChangeLog
-from agentlightning.store.lifecycle import deadline, expiry, on_attempt_status
+from agentlightning.store.idempotency import current_idempotency_key
+from agentlightning.store.lifecycle import deadline, expiry, lease_ran_out, on_attempt_status
+from agentlightning.store.tracking import Tracker, public_method, register_metrics
 from agentlightning.store.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -50,40 +55,6 @@ _RUNS: Final = 4
 """How often a step is run at most when somebody else keeps inserting what it wants to insert."""
 _MOST_AT_ONCE: Final = 500
 """Lost attempts that are ended in one step."""
-_METRIC_LABELS: Final = ("method", "store_pubmeth", "status")
-LATENCY_BUCKETS: Final = tuple(
-    round(base * 10.0**power, 12) for power in range(-6, 3) for base in (1, 1.5, 2, 3, 5)
-)[:-2]
-"""Upper bounds in seconds, from 1 µs to 200 s."""
-
-
-class Tracker(Protocol):
-    """The part of a metrics backend that the store uses."""
-
-    def register_counter(self, name: str, label_names: Sequence[str] | None = None) -> None:
-        """Announce a counter."""
-        ...
-
-    def register_histogram(
-        self,
-        name: str,
-        label_names: Sequence[str] | None = None,
-        buckets: Sequence[float] | None = None,
-    ) -> None:
-        """Announce a histogram."""
-        ...
-
-    async def inc_counter(
-        self, name: str, amount: float = 1.0, labels: dict[str, str] | None = None
-    ) -> None:
-        """Add to a counter."""
-        ...
-
-    async def observe_histogram(
-        self, name: str, value: float, labels: dict[str, str] | None = None
-    ) -> None:
-        """Add an observation to a histogram."""
-        ...
 
 
 def tracked(method: Method[S, P, T]) -> Method[S, P, T]:
@@ -101,12 +72,14 @@ def tracked(method: Method[S, P, T]) -> Method[S, P, T]:
             return await method(self, *args, **kwargs)
         began = monotonic()
         status = "ok"
+        serving = public_method.set(name)
         try:
             return await method(self, *args, **kwargs)
         except BaseException as error:
             status = type(error).__name__
             raise
         finally:
+            public_method.reset(serving)
             labels = {"method": name, "store_pubmeth": name, "status": status}
             await tracker.inc_counter("agl.store.total", 1.0, labels)
             await tracker.observe_histogram("agl.store.latency", monotonic() - began, labels)
@@ -136,8 +109,11 @@ class StoreFrame(LightningStore):
         tracker: Any = None,
         scan_debounce_seconds: float = 10.0,
     ) -> None:
-        self.collections = collections
         self.tracker: Tracker | None = tracker
+        if tracker is not None:
+            register_metrics(tracker)
+            collections = metered(collections, tracker)
+        self.collections = collections
         self._read_snapshot = read_snapshot
         self._scan_debounce_seconds = scan_debounce_seconds
         self._next_scan = 0.0
@@ -151,9 +127,6 @@ class StoreFrame(LightningStore):
         self._watch_guard = threading.Lock()
         self._watches = False
         self._stop_watch: Callable[[], None] | None = None
-        if self.tracker is not None:
-            self.tracker.register_counter("agl.store.total", _METRIC_LABELS)
-            self.tracker.register_histogram("agl.store.latency", _METRIC_LABELS, LATENCY_BUCKETS)
 
     def __reduce__(self) -> NoReturn:
         raise StoreError(
@@ -222,6 +195,29 @@ class StoreFrame(LightningStore):
             return result
         raise AssertionError("unreachable: the last run returns or raises")
 
+    async def _once(self, name: str, step: Step[T], answer: Answer[T]) -> T:
+        """Run a writing step, but answer a repeat of the same call without running it again.
+
+        Two calls are the same if they carry the same idempotency key and ask for the same thing,
+        which `name` says. Without a key this is `_write`.
+        """
+        given = current_idempotency_key()
+        if given is None:
+            return await self._write(step)
+        key = f"{name}:{given}"
+
+        async def keyed(tx: Transaction) -> T:
+            reply = await tx.rows.find_reply(key)
+            if reply is not None:
+                return await answer.read(tx, reply.refs)
+            result = await step(tx)
+            refs = answer.refs(result)
+            if refs:
+                tx.changes.reply = Reply(key, tx.now, refs)
+            return result
+
+        return await self._write(keyed)
+
     async def _tell(self, transaction: Transaction | None) -> None:
         if transaction is None:
             return
@@ -282,7 +278,14 @@ class StoreFrame(LightningStore):
             status = expiry(rollout, attempt, now=tx.now)
             if status is None:
                 continue
-            outcome = on_attempt_status(rollout, attempt, status, latest=True, now=tx.now)
+            outcome = on_attempt_status(
+                rollout,
+                attempt,
+                status,
+                latest=True,
+                now=tx.now,
+                worker_lost=status == "unresponsive" and lease_ran_out(attempt, now=tx.now),
+            )
             await tx.apply(rollout, attempt, outcome)
             await tx.release_worker(outcome.attempt)
             logger.info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -103,6 +103,7 @@ class QueryMethods(StoreFrame):
         offset: int = 0,
         status: Sequence[RolloutStatus] | None = None,
         rollout_ids: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Rollout | AttemptedRollout]:
         if status is not None or rollout_ids is not None:
             # Two decorators stand between the caller and this line.
@@ -118,6 +119,7 @@ class QueryMethods(StoreFrame):
             "status": {"within": status_in},
             "rollout_id": {"within": rollout_id_in, "contains": rollout_id_contains},
             "mode": {"within": mode_in},
+            "metadata": {"has": metadata or None},
             "_aggregate": filter_logic,
         }
 

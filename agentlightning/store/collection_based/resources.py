@@ -9,6 +9,7 @@ from agentlightning.errors import InvalidRequestError
 from agentlightning.store.base import SortOrder
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.queries import order
+from agentlightning.store.collection_based.replies import SNAPSHOT, find_version
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.types import NamedResources, PaginatedResult, ResourcesUpdate
 
@@ -22,30 +23,43 @@ def _versioned(resources_id: str) -> tuple[str, int] | None:
     return (base, int(version)) if mark and version.isdecimal() else None
 
 
+def _check_plain(resources_id: str) -> None:
+    if _versioned(resources_id) is not None:
+        raise InvalidRequestError(
+            f"{resources_id!r} names one version, which never changes; "
+            "use the id without its version."
+        )
+
+
 class ResourceMethods(StoreFrame):
     """`add_resources`, `update_resources`, `query_resources` and `get_*resources*`."""
 
     @tracked
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
-        return await self._publish(new_resources_id(), resources)
+    async def add_resources(
+        self, resources: NamedResources, *, resources_id: str | None = None
+    ) -> ResourcesUpdate:
+        if resources_id is None:
+            return await self._publish("add_resources", new_resources_id(), resources)
+        _check_plain(resources_id)
+        return await self._publish("add_resources", resources_id, resources, only_new=True)
 
     @tracked
     @healthcheck_before
     async def update_resources(
         self, resources_id: str, resources: NamedResources
     ) -> ResourcesUpdate:
-        if _versioned(resources_id) is not None:
-            raise InvalidRequestError(
-                f"{resources_id!r} names one version, which never changes; "
-                "update the id without its version."
-            )
-        return await self._publish(resources_id, resources)
+        _check_plain(resources_id)
+        return await self._publish("update_resources", resources_id, resources)
 
-    async def _publish(self, resources_id: str, resources: NamedResources) -> ResourcesUpdate:
+    async def _publish(
+        self, call: str, resources_id: str, resources: NamedResources, *, only_new: bool = False
+    ) -> ResourcesUpdate:
         async def step(tx: Transaction) -> ResourcesUpdate:
             newest = await tx.rows.find_newest_resources()
-            time = max(tx.now, newest.update_time + _TICK) if newest is not None else tx.now
             old = await tx.rows.resources.get({"resources_id": {"exact": resources_id}})
+            if old is not None and only_new:
+                return old
+            time = max(tx.now, newest.update_time + _TICK) if newest is not None else tx.now
             update = ResourcesUpdate(
                 resources_id=resources_id,
                 create_time=time if old is None else old.create_time,
@@ -56,7 +70,7 @@ class ResourceMethods(StoreFrame):
             tx.publish(update, old=old)
             return update
 
-        return (await self._write(step)).model_copy(deep=True)
+        return (await self._once(call, step, SNAPSHOT)).model_copy(deep=True)
 
     @tracked
     async def query_resources(
@@ -86,15 +100,7 @@ class ResourceMethods(StoreFrame):
             versioned = _versioned(resources_id)
             if found is not None or versioned is None:
                 return found
-            base, version = versioned
-            newest = await tx.rows.resources.get({"resources_id": {"exact": base}})
-            if newest is not None and newest.version == version:
-                return newest
-            if tx.rows.resource_versions is None:
-                return None
-            return await tx.rows.resource_versions.get(
-                {"resources_id": {"exact": base}, "version": {"exact": version}}
-            )
+            return await find_version(tx, *versioned)
 
         found = await self._read(step, ("resources",))
         return None if found is None else found.model_copy(deep=True)

@@ -15,14 +15,17 @@ from agentlightning.semconv import (
 )
 from agentlightning.store.base import UNSET, Unset
 from agentlightning.store.collection_based.frame import healthcheck_before, tracked
+from agentlightning.store.collection_based.replies import ATTEMPT, ROLLOUT
 from agentlightning.store.collection_based.spans import SpanMethods
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.lifecycle import (
     Outcome,
+    is_active,
     is_ended,
     is_waiting,
     on_attempt_status,
     on_rollout_status,
+    on_taken_away,
 )
 from agentlightning.store.record import replace
 from agentlightning.types import (
@@ -104,11 +107,26 @@ class SettlementMethods(SpanMethods):
                     await tx.queue(rollout_id)
             if after is not before:
                 tx.put_rollout(after)
+                await self._take_away(tx, after)
             if "config" in changes and (latest := await tx.latest_attempt(rollout_id)):
                 tx.note_deadline(after, latest)
             return replace(after)
 
-        return await self._write(step)
+        # Queueing again is all that a repeat could do to a worker who has claimed it since.
+        again = status in {"queuing", "requeuing"}
+        return await (self._once("update_rollout", step, ROLLOUT) if again else self._write(step))
+
+    async def _take_away(self, tx: Transaction, rollout: Rollout) -> None:
+        """End the attempt that is under way, if its rollout is no longer being worked on."""
+        if is_active(rollout):
+            return
+        live = await tx.latest_attempt(rollout.rollout_id)
+        if live is None or is_ended(live):
+            return
+        ended = on_taken_away(rollout, live, now=tx.now)
+        tx.put_attempt(ended)
+        tx.attempt_event("attempt_updated", rollout, ended)
+        await tx.release_worker(ended, taken=True)
 
     @tracked
     @healthcheck_before
@@ -128,7 +146,10 @@ class SettlementMethods(SpanMethods):
         async def step(tx: Transaction) -> Attempt:
             return await self._change_attempt(tx, rollout_id, attempt_id, status, changes)
 
-        return await self._write(step)
+        # By its id, the same change of the same attempt may be made again.
+        if attempt_id != "latest":
+            return await self._write(step)
+        return await self._once("update_attempt", step, ATTEMPT)
 
     async def _change_attempt(
         self,
@@ -140,6 +161,9 @@ class SettlementMethods(SpanMethods):
     ) -> Attempt:
         rollout = await tx.rollout(rollout_id)
         before, latest = await tx.attempt_and_latest(rollout_id, attempt_id)
+        if before.lease_seconds is not None and not is_ended(before):
+            # The store's clock decides about leases, so the worker's may be wrong.
+            changes = {**changes, "last_heartbeat_time": tx.now}
         changed = Attempt.model_validate({**before.__dict__, **changes}) if changes else before
         outcome = Outcome(rollout, changed)
         if not isinstance(status, Unset):
@@ -176,7 +200,7 @@ class SettlementMethods(SpanMethods):
                 await self._store_spans(tx, [_reward_span(attempt, reward, tx.now)])
             return await self._settle(tx, attempt, "succeeded", result)
 
-        return await self._write(step)
+        return await self._once("finish_rollout", step, ROLLOUT)
 
     @tracked
     async def fail_rollout(
@@ -191,7 +215,7 @@ class SettlementMethods(SpanMethods):
             attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id or "latest")
             return await self._settle(tx, attempt, "failed", result)
 
-        return await self._write(step)
+        return await self._once("fail_rollout", step, ROLLOUT)
 
     async def _settle(
         self, tx: Transaction, attempt: Attempt, status: AttemptStatus, result: dict[str, Any]

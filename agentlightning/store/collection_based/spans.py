@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentlightning.semconv import LightningSpanAttributes
 from agentlightning.store.base import FilterLogic, SortOrder
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
+from agentlightning.store.collection_based.replies import NUMBERS
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.lifecycle import on_spans
 from agentlightning.store.record import replace
@@ -112,7 +113,7 @@ class SpanMethods(StoreFrame):
             await tx.load_sequence_ids(rollout_ids)
             return [tx.next_sequence_id(rollout_id) for rollout_id in rollout_ids]
 
-        return await self._write(step)
+        return await self._once("sequence_ids", step, NUMBERS)
 
     @tracked
     @healthcheck_before

@@ -234,13 +234,14 @@ class Transaction:
         ):
             self.worker_event(worker)
 
-    async def release_worker(self, attempt: Attempt) -> None:
+    async def release_worker(self, attempt: Attempt, *, taken: bool = False) -> None:
         """Let the worker of an ended attempt go, unless it has moved on to another."""
         if attempt.worker_id is None:
             return
         before = await self.worker(attempt.worker_id)
         if before.current_attempt_id in {None, attempt.attempt_id}:
-            self.put_worker(worker_state.ended(before, attempt, now=self.now), before=before)
+            after = worker_state.ended(before, attempt, now=self.now, taken=taken)
+            self.put_worker(after, before=before)
 
     async def occupy_worker(self, worker_id: str, attempt: Attempt, *, claimed: bool) -> None:
         """Note that a worker works on an attempt."""

@@ -21,9 +21,11 @@ def busy(worker: Worker, attempt: Attempt, *, now: float, claimed: bool) -> Work
     )
 
 
-def ended(worker: Worker, attempt: Attempt, *, now: float) -> Worker:
-    """Return the worker after its attempt ended; who lost one may be lost itself."""
-    lost = attempt.status in {"timeout", "unresponsive"}
+def ended(worker: Worker, attempt: Attempt, *, now: float, taken: bool = False) -> Worker:
+    """Return the worker after its attempt ended; who lost one, or had it taken away without
+    knowing it yet, may be lost itself.
+    """
+    lost = taken or attempt.status in {"timeout", "unresponsive"}
     return replace(
         worker,
         status="unknown" if lost else "idle",

@@ -304,19 +304,16 @@ class LightningCollections:
             await self.attempts.update(list(changes.attempts.values()))
 
     async def _apply_queue(self, changes: Changes) -> None:
-        left = set(changes.unqueued)
-        passed: list[str] = []
-        while left:
-            front = await self.rollout_queue.dequeue(1)
-            if not front:
-                break
-            if front[0] in left:
-                left.discard(front[0])
-            else:
-                passed.append(front[0])
-        # What was in between keeps its order but loses its place; only filtered claims meet it.
-        if passed or changes.queued:
-            await self.rollout_queue.enqueue([*passed, *changes.queued])
+        line, taken = self.rollout_queue, changes.unqueued
+        stay: list[str] = []
+        if taken and list(await line.peek(len(taken))) == taken:
+            await line.dequeue(len(taken))
+        elif taken:
+            # Only claims that pass some over meet this: a queue has no other way to keep places.
+            gone = set(taken)
+            stay = [key for key in await line.dequeue(await line.size()) if key not in gone]
+        if stay or changes.queued:
+            await line.enqueue([*stay, *changes.queued])
 
     # What is asked for seldom: statistics and retention.
 

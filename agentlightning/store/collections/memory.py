@@ -24,6 +24,7 @@ from agentlightning.store.collections.base import (
     LightningCollections,
     Queue,
 )
+from agentlightning.store.collections.changes import Changes, Reply
 from agentlightning.store.collections.table import ListBasedCollection
 from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, StoreEvent, Worker
 
@@ -34,6 +35,10 @@ R = TypeVar("R")
 
 KEPT_EVENTS = 65_536
 """How many events the journal keeps; about 30 MB at most."""
+
+
+KEPT_REPLIES = 16_384
+"""How many answers to calls with an idempotency key are kept; about 10 MB at most."""
 
 
 class DequeBasedQueue(Queue[T]):
@@ -185,6 +190,7 @@ class InMemoryLightningCollections(LightningCollections):
         self._sequence_ids: DictBasedKeyValue[str, int] = DictBasedKeyValue()
         self._journal = MemoryJournal()
         self._newest: tuple[int, ResourcesUpdate | None] = (-1, None)
+        self._replies: dict[str, Reply] = {}
         self._mutex = threading.RLock()
         self._blocks = CrossLoopLock()
         self._block_open = False
@@ -269,6 +275,16 @@ class InMemoryLightningCollections(LightningCollections):
         if self._newest[0] != revision:
             self._newest = (revision, await super().find_newest_resources())
         return self._newest[1]
+
+    async def find_reply(self, key: str) -> Reply | None:
+        return self._replies.get(key)
+
+    async def apply(self, changes: Changes) -> None:
+        await super().apply(changes)
+        if changes.reply is not None:
+            self._replies[changes.reply.key] = changes.reply
+            if len(self._replies) > KEPT_REPLIES:
+                del self._replies[next(iter(self._replies))]
 
     async def evict_spans_for_rollout(self, rollout_id: str) -> int:
         """Drop all spans of a rollout; return how many there were."""
