@@ -4,7 +4,9 @@ With a replica set's name it has transactions and change streams; without, it re
 single MongoDB server does.
 """
 
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +17,22 @@ MODES = {"replica set": "rs0", "single server": None}
 
 
 @contextmanager
-def mongo_server(folder: Path, mode: str) -> Iterator[str]:
+def mongo_server(folder: Path, mode: str) -> Generator[str]:
     """Run a server and yield its address."""
-    with SecantusDBServer(storage_path=str(folder), replica_set_name=MODES[mode]) as server:
+    server = SecantusDBServer(storage_path=str(folder), replica_set_name=MODES[mode])
+    with server:
         yield server.uri
+        # It waits two seconds for a thread that only another connection wakes.
+        knock = threading.Timer(0.05, _knock, (server.host, server.port))
+        knock.start()
+    knock.join()
+
+
+def _knock(host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return
 
 
 @pytest.fixture(scope="module", params=list(MODES))

@@ -19,7 +19,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from agentlightning._internal.clock import monotonic
-from agentlightning.errors import StoreUnavailableError
+from agentlightning.errors import StoreError, StoreUnavailableError
 from agentlightning.store.collections.mongo.block import StaleReadError
 from agentlightning.store.collections.mongo.connection import Opened
 from agentlightning.store.collections.mongo.layout import PARTITIONS, SPANS, Document
@@ -93,8 +93,10 @@ class PartitionLock:
         while monotonic() < end:
             state = await self._take(opened, {"holder": {"$in": [None, self._holder]}})
             if state is None:
-                now = await opened.database[PARTITIONS].find_one({"_id": opened.partition}) or {}
-                found = (now.get("holder"), now.get("beat"))
+                now = await opened.database[PARTITIONS].find_one({"_id": opened.partition})
+                if now is None:
+                    raise StoreError(f"Partition {opened.partition} was removed; open it anew.")
+                found = (now["holder"], now["beat"])
                 if found != watched:
                     watched, since = found, monotonic()
                 elif monotonic() - since > LEASE_SECONDS:
