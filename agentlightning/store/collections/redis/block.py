@@ -17,7 +17,7 @@ from agentlightning.store.collections.base import (
     Queue,
 )
 from agentlightning.store.collections.changes import Changes, Reply
-from agentlightning.store.collections.redis import claims
+from agentlightning.store.collections.redis import claims, pages
 from agentlightning.store.collections.redis.layout import (
     ATTEMPTS,
     RESOURCES,
@@ -27,6 +27,7 @@ from agentlightning.store.collections.redis.layout import (
     WORKERS,
     Stored,
     Table,
+    text,
 )
 from agentlightning.store.collections.redis.sequence import (
     RedisCounters,
@@ -99,6 +100,13 @@ def _by_id(rows: Sequence[Stored[Rollout] | None]) -> dict[str, Rollout]:
     return {row.record.rollout_id: row.record for row in rows if row is not None}
 
 
+class NewestResources:
+    """The snapshot that was published last, as it was last seen."""
+
+    entry: str | None = None
+    """Its entry in the index; empty where there was none, None to look."""
+
+
 class RedisBlock(RedisTables):
     """One atomic block; everything is written when it ends.
 
@@ -107,10 +115,12 @@ class RedisBlock(RedisTables):
 
     Args:
         session: The block's state.
+        newest: Kept from one block to the next.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, newest: NewestResources) -> None:
         self.session = session
+        self._newest = newest
 
         super().__init__(self._within)
 
@@ -150,10 +160,13 @@ class RedisBlock(RedisTables):
         return await self.session.find_top(RESOURCES, _NEWEST)
 
     async def find_newest_resources_id(self) -> str | None:
-        raw = await self.session.server.command(
-            "ZRANGE", self.session.server.base + _NEWEST, -1, -1
-        )
-        return raw[0][16:].decode("utf-8", "surrogatepass") if raw else None
+        # Perf: every enqueue asks, and the commit finds out whether what was seen last still holds.
+        latest = self._newest.entry if self.session.tracks else None
+        if latest is None:
+            rows = await pages.entries(self.session.server, _NEWEST, -1, -1)
+            latest = self._newest.entry = text(rows[0]) if rows else ""
+        self.session.check("T", _NEWEST, is_still=latest)
+        return latest[16:] or None
 
     async def find_queued(
         self, limit: int, offset: int = 0, metadata: Mapping[str, Any] | None = None

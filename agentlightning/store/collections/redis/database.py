@@ -23,7 +23,11 @@ from agentlightning.store.collections.base import (
     AtomicMode,
     LightningCollections,
 )
-from agentlightning.store.collections.redis.block import RedisBlock, RedisTables
+from agentlightning.store.collections.redis.block import (
+    NewestResources,
+    RedisBlock,
+    RedisTables,
+)
 from agentlightning.store.collections.redis.opening import prepare
 from agentlightning.store.collections.redis.server import RedisServer
 from agentlightning.store.collections.redis.session import ChangedMeanwhileError, Session
@@ -58,6 +62,7 @@ class RedisLightningCollections(RedisTables):
         self._server = RedisServer(url, client_kwargs, f"{{{prefix}}}:", prepare)
         self._writer = secrets.token_hex(6)
         self._again = asyncio.Lock()
+        self._newest = NewestResources()
         # A store that nobody closed takes its thread with it, also at the interpreter's end.
         self._finalize = weakref.finalize(self, IoLoop.close, self._server.io)
 
@@ -76,7 +81,7 @@ class RedisLightningCollections(RedisTables):
         **kwargs: Any,
     ) -> R:
         async def work(session: Session) -> R:
-            return await callback(RedisBlock(session))
+            return await callback(RedisBlock(session, self._newest))
 
         return await self._run(work, write=mode != "r")
 
@@ -111,7 +116,11 @@ class RedisLightningCollections(RedisTables):
         except BaseException:
             await self._abandon(session)
             raise
-        await self._settle(session)
+        try:
+            await self._settle(session)
+        except ChangedMeanwhileError:
+            self._newest.entry = None
+            raise
         return result
 
     async def _settle(self, session: Session) -> None:
@@ -152,7 +161,7 @@ class RedisLightningCollections(RedisTables):
         """
         session = Session(self._server, tracks=mode != "r")
         try:
-            yield RedisBlock(session)
+            yield RedisBlock(session, self._newest)
         except BaseException:
             await self._server.run(lambda: self._abandon(session))
             raise

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
 from pydantic import BaseModel
 
-from agentlightning.store.collections.changes import Reply
+from agentlightning.store.collections.changes import REPLY_SECONDS, Reply
 from agentlightning.store.collections.redis.layout import Table
 from agentlightning.types import StoreEvent
 
 KEPT_EVENTS: Final = 200_000
 """How many events the journal keeps at least."""
-REPLY_SECONDS: Final = 3600
-"""How long an answer is kept for a repeat of its call."""
 COMMIT_SECONDS: Final = 120
 """How long a commit is known again; longer than anybody tries to send it."""
 
@@ -103,9 +102,9 @@ class Program:
             or self.reply
         )
 
-    def build(self, encode: Callable[[BaseModel], str], writer: str) -> list[str | int]:
-        """Return the commit script's arguments."""
-        parts: list[str | int] = [KEPT_EVENTS, COMMIT_SECONDS]
+    def build(self, encode: Callable[[BaseModel], str], writer: str) -> bytes:
+        """Return what the commit script carries out, as JSON."""
+        parts: list[str | int] = []
         for check, expected in self.checks.items():
             parts += check
             if expected is not None:
@@ -121,8 +120,12 @@ class Program:
             parts += ("S", encode(event), writer)
         if self.reply is not None:
             refs = json.dumps([self.reply.time, self.reply.refs])
-            parts += ("P", self.reply.key, refs, REPLY_SECONDS)
-        return parts
+            parts += ("P", self.reply.key, refs, int(REPLY_SECONDS))
+        try:
+            return orjson.dumps(parts)
+        except TypeError:
+            # An id with odd code points, which goes through the server as the bytes it is.
+            return json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     def _record(
         self, name: str, key: str, write: _Write, encode: Callable[[BaseModel], str]
@@ -144,9 +147,9 @@ class Program:
     def _numbers(self) -> list[str | int]:
         parts: list[str | int] = []
         for key, value in self.counters.items():
-            parts += ("X", key) if value is None else ("C", key, value)
+            parts += ("X", key) if value is None else ("C", key, str(value))
         for key, value in self.raised.items():
-            parts += ("M", key, value)
+            parts += ("M", key, str(value))
         return parts
 
     def _line(self) -> list[str | int]:

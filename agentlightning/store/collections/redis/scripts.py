@@ -107,10 +107,10 @@ COMMIT: Final = Script("""
 local base, token, kept, lifetime = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local before = redis.call('GET', base .. 'done:' .. token)
 if before then return {1, string.match(before, '^(%d+) (%d+)')} end
-local at, number = 4, 0
+local program, at, number = cjson.decode(ARGV[4]), 1, 0
 local function take()
   at = at + 1
-  return ARGV[at - 1]
+  return program[at - 1]
 end
 local meta = base .. 'meta'
 local checks = {
@@ -141,7 +141,7 @@ local checks = {
     return redis.call('EXISTS', base .. 'reply:' .. take()) == 0
   end,
 }
-while ARGV[at] ~= 'GO' do
+while program[at] ~= 'GO' do
   number = number + 1
   if not checks[take()]() then return {0, number} end
 end
@@ -153,7 +153,7 @@ local function place()
   return string.format('%016.0f', redis.call('HINCRBY', meta, 'ordinal', 1))
 end
 local function leave(entry)
-  for _ = 1, tonumber(take()) do redis.call('ZREM', base .. take(), entry) end
+  for _ = 1, take() do redis.call('ZREM', base .. take(), entry) end
 end
 local writes = {
   W = function()
@@ -162,7 +162,7 @@ local writes = {
     local entry = ordinal .. key
     redis.call('HSET', base .. tbl, key, version .. ':' .. ordinal .. ':' .. payload)
     leave(entry)
-    for _ = 1, tonumber(take()) do
+    for _ = 1, take() do
       local index, score = take(), take()
       if score == '' then score = ordinal end
       redis.call('ZADD', base .. index, score, entry)
@@ -221,11 +221,12 @@ local writes = {
     redis.call('SET', base .. 'reply:' .. take(), take(), 'EX', take())
   end,
 }
-while at <= #ARGV do writes[take()]() end
+local length = #program
+while at <= length do writes[take()]() end
 local last = string.format('%.0f', seq)
 redis.call('SET', base .. 'done:' .. token, version .. ' ' .. last, 'EX', lifetime)
 return {1, version, last}
 """)
 """Check, then write. Arguments: the commit's own id, how many events to keep, for how many seconds
-to know the id again, then checks, `GO`, and writes. Returns {1, version, last seq}, or {0, number
-of the check that failed}."""
+to know the id again, and a JSON list of checks, `GO`, and writes. Returns {1, version, last seq},
+or {0, number of the check that failed}."""

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from agentlightning._internal.clock import monotonic
 from agentlightning._internal.io_loop import IoLoop
 from agentlightning.errors import ConfigurationError, StoreError, StoreUnavailableError
+from agentlightning.store.collections.redis.lanes import ANSWER_SECONDS, Lanes
 from agentlightning.store.collections.redis.scripts import Script
 
 T = TypeVar("T")
@@ -28,7 +29,6 @@ PATIENCE_SECONDS: Final = 20.0
 """How long later calls do, so that a restart of the server goes unnoticed."""
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
-_MOST_AT_ONCE: Final = 32
 
 _PASSING = (
     exceptions.ConnectionError,
@@ -85,57 +85,49 @@ class RedisServer:
         self._address = url.rpartition("@")[2]
         self._prepare = prepare
         self._client = connect(url, options)
+        self._lanes = Lanes(self._client)
         self._ready = False
         self._opening = asyncio.Lock()
-        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the loop that owns the client."""
         return await self.io.run(work)
 
-    async def command(self, *parts: str | int) -> Any:
+    async def command(self, *parts: str | int | bytes) -> Any:
         """Carry out a command that may be repeated, and return its raw reply."""
+        return await self.run(lambda: self._patiently(lambda: self._lanes.send(*parts)))
 
-        async def ask(client: Redis) -> Any:
-            return await client.execute_command(*parts)
-
-        return await self.run(lambda: self._patiently(ask))
-
-    async def script(self, script: Script, *arguments: str | int) -> Any:
+    async def script(self, script: Script, *arguments: str | int | bytes) -> Any:
         """Run a script that may be repeated, and return its raw reply."""
 
-        async def ask(client: Redis) -> Any:
+        async def ask() -> Any:
             try:
-                return await client.execute_command("EVALSHA", script.sha, 1, self.base, *arguments)
+                return await self._lanes.send("EVALSHA", script.sha, 1, self.base, *arguments)
             except exceptions.NoScriptError:
                 # The server was restarted, or its scripts were flushed.
-                return await client.execute_command("EVAL", script.source, 1, self.base, *arguments)
+                return await self._lanes.send("EVAL", script.source, 1, self.base, *arguments)
 
         return await self.run(lambda: self._patiently(ask))
 
-    async def opened(self) -> None:
-        """Connect, if that has not been done yet."""
-        await self.run(lambda: self._patiently(_nothing))
-
-    async def _patiently(self, ask: Callable[[Redis], Awaitable[T]]) -> T:
+    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Ask until there is an answer, or patience ends."""
-        async with self._places:
-            began = monotonic()
-            pause = _FIRST_PAUSE
-            while True:
-                try:
+        began = monotonic()
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                if not self._ready:
                     await self._open()
-                    return await ask(self._client)
-                except (exceptions.RedisError, OSError) as error:
-                    lasting = _lasting(error)
-                    if lasting is not None:
-                        raise lasting from error
-                    limit = PATIENCE_SECONDS if self._ready else OPEN_SECONDS
-                    if monotonic() - began + pause > limit or not isinstance(error, _PASSING):
-                        raise self._unavailable(error) from error
-                # Jitter, so that the callers of a restarted server do not come all at once.
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                return await ask()
+            except (exceptions.RedisError, OSError) as error:
+                lasting = _lasting(error)
+                if lasting is not None:
+                    raise lasting from error
+                limit = PATIENCE_SECONDS if self._ready else OPEN_SECONDS
+                if monotonic() - began + pause > limit or not isinstance(error, _PASSING):
+                    raise self._unavailable(error) from error
+            # Jitter, so that the callers of a restarted server do not come all at once.
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _unavailable(self, error: BaseException) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -144,11 +136,10 @@ class RedisServer:
         )
 
     async def _open(self) -> None:
-        if self._ready:
-            return
         async with self._opening:
             if not self._ready:
-                await self._prepare(self._client, self.base)
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._prepare(self._client, self.base)
                 self._ready = True
 
     async def close(self) -> None:
@@ -162,10 +153,6 @@ class RedisServer:
         self.io.close()
 
 
-async def _nothing(_: Redis) -> None:
-    return
-
-
 def connect(url: str, options: dict[str, Any]) -> Redis:
     """Return a client for a URL; it connects when it is used.
 
@@ -173,7 +160,7 @@ def connect(url: str, options: dict[str, Any]) -> Redis:
         ConfigurationError: The URL or the options are not redis-py's.
     """
     complete: dict[str, Any] = {
-        "socket_timeout": 30.0,
+        "socket_timeout": None,
         "socket_connect_timeout": OPEN_SECONDS,
         "encoding_errors": "surrogatepass",
         # Whether a command may be repeated is known here only.

@@ -25,7 +25,12 @@ from agentlightning.store.collections.redis.layout import (
     split_entry,
     text,
 )
-from agentlightning.store.collections.redis.program import Check, Program
+from agentlightning.store.collections.redis.program import (
+    COMMIT_SECONDS,
+    KEPT_EVENTS,
+    Check,
+    Program,
+)
 from agentlightning.store.collections.redis.server import RedisServer
 from agentlightning.types import Rollout, StoreEvent
 
@@ -258,8 +263,13 @@ class Session:
             return []
         for rollout_id in self._reserved:
             program.release(rollout_id)
-        arguments = program.build(encode, writer)
-        done, *reply = await self.server.script(scripts.COMMIT, secrets.token_hex(8), *arguments)
+        done, *reply = await self.server.script(
+            scripts.COMMIT,
+            secrets.token_hex(8),
+            KEPT_EVENTS,
+            COMMIT_SECONDS,
+            program.build(encode, writer),
+        )
         if not done:
             failed = list(program.checks)[reply[0] - 1]
             if failed in self._assumed:

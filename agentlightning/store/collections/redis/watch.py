@@ -11,12 +11,13 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from agentlightning.errors import AgentLightningError
+from agentlightning.store.collections.redis.lanes import ANSWER_SECONDS
 from agentlightning.store.collections.redis.server import RedisServer, connect
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_MILLISECONDS: Final = 20_000
-"""How long one read waits; shorter than the socket's own limit, which notices a dead peer."""
+"""How long one read waits; shorter than ANSWER_SECONDS, which notice a dead peer."""
 _PAUSE_SECONDS: Final = 0.5
 _AT_ONCE: Final = 1000
 
@@ -72,10 +73,11 @@ class Watch:
 
     async def _read(self, client: Redis, position: str) -> str:
         """Wait for entries beyond a position, tell of them, and return the new position."""
-        answer: Any = await client.execute_command(
-            "XREAD", "COUNT", _AT_ONCE, "BLOCK", _BLOCK_MILLISECONDS, "STREAMS",
-            self._stream, position,
-        )  # fmt: skip
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answer: Any = await client.execute_command(
+                "XREAD", "COUNT", _AT_ONCE, "BLOCK", _BLOCK_MILLISECONDS, "STREAMS",
+                self._stream, position,
+            )  # fmt: skip
         if not answer:
             return position
         rows = _rows(answer)
