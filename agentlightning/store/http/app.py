@@ -26,11 +26,14 @@ from agentlightning.store.http import (
     routes_resources,
     routes_rollouts,
     routes_spans,
+    routes_upkeep,
 )
+from agentlightning.store.http.front import Front
 from agentlightning.store.http.guard import Guard
 from agentlightning.store.http.metering import Metering
 from agentlightning.store.http.openapi import describe_api
 from agentlightning.store.http.operation import API_PREFIX, Endpoint, Operation
+from agentlightning.store.http.routing import RouteTable
 from agentlightning.store.http.site import DEFAULT_BODY_LIMIT, Site
 
 if TYPE_CHECKING:
@@ -43,13 +46,13 @@ __all__ = ["OPERATIONS", "StoreApp", "StoreAppFactory"]
 TITLE: Final = "Agent Lightning store"
 TRACES_PATH: Final = "/v1/traces"
 
-# Perf: routes are tried in order, so those that are called most come first.
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *routes_spans.OPERATIONS,
     *routes_queue.OPERATIONS,
     *routes_rollouts.OPERATIONS,
     *routes_events.OPERATIONS,
     *routes_resources.OPERATIONS,
+    *routes_upkeep.OPERATIONS,
 )
 
 _PAGE: Final = f"""<!doctype html>
@@ -70,6 +73,8 @@ class StoreApp:
         cors_allow_origins: Origins whose pages may call; `*` allows all.
         body_limit: Largest accepted body in bytes.
         tracker: Where requests are counted; one that Prometheus can scrape adds a route for it.
+        run_id: Clients that name another run are refused.
+        check_host: Refuse requests for public host names; see `Guard`.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class StoreApp:
         cors_allow_origins: str | Sequence[str] | None = None,
         body_limit: int = DEFAULT_BODY_LIMIT,
         tracker: MetricsBackend | None = None,
+        run_id: str | None = None,
+        check_host: bool = False,
     ) -> None:
         origins = (
             [cors_allow_origins]
@@ -87,8 +94,10 @@ class StoreApp:
             else [*(cors_allow_origins or ())]
         )
         self.site = Site(store, body_limit=body_limit)
-        self.app = _make_fastapi(self.site)
-        self.app.add_middleware(Guard, token=token, allowed_origins=origins)
+        routes = RouteTable()
+        self.app = _make_fastapi(self.site, routes)
+        guard = Guard(token=token, allowed_origins=origins, run_id=run_id, check_host=check_host)
+        self.app.add_middleware(Front, guard=guard, routes=routes)
         if tracker is not None:
             self.app.add_middleware(Metering, tracker=tracker)
             if tracker.has_prometheus():
@@ -119,14 +128,24 @@ class StoreAppFactory:
     store: LightningStore
     token: str | None
     cors_allow_origins: str | Sequence[str] | None
+    body_limit: int = DEFAULT_BODY_LIMIT
+    run_id: str | None = None
+    check_host: bool = False
     is_app_factory: Literal[True] = True
 
     def __call__(self) -> StoreApp:
         """Return a new application."""
-        return StoreApp(self.store, token=self.token, cors_allow_origins=self.cors_allow_origins)
+        return StoreApp(
+            self.store,
+            token=self.token,
+            cors_allow_origins=self.cors_allow_origins,
+            body_limit=self.body_limit,
+            run_id=self.run_id,
+            check_host=self.check_host,
+        )
 
 
-def _make_fastapi(site: Site) -> FastAPI:
+def _make_fastapi(site: Site, routes: RouteTable) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         site.open()
@@ -143,7 +162,7 @@ def _make_fastapi(site: Site) -> FastAPI:
         redoc_url=None,
     )
     for operation in OPERATIONS:
-        _add_route(app, site, operation, API_PREFIX + operation.path)
+        _add_route(app, routes, site, operation, API_PREFIX + operation.path)
     for path, handler in (
         (TRACES_PATH, routes_otlp.take_traces),
         *((path, routes_otlp.refuse_signal) for path in routes_otlp.UNSUPPORTED_SIGNALS),
@@ -151,7 +170,7 @@ def _make_fastapi(site: Site) -> FastAPI:
         signal = Operation(
             method="POST", path=path, handler=handler, summary="Take OTLP", returns=bytes
         )
-        _add_route(app, site, signal, path)
+        _add_route(app, routes, site, signal, path)
     app.router.routes.append(Route("/", _front_page))
     app.add_exception_handler(HTTPException, _refuse)
     described: dict[str, Any] = {}
@@ -165,8 +184,12 @@ def _make_fastapi(site: Site) -> FastAPI:
     return app
 
 
-def _add_route(app: FastAPI, site: Site, operation: Operation, path: str) -> None:
+def _add_route(
+    app: FastAPI, routes: RouteTable, site: Site, operation: Operation, path: str
+) -> None:
     endpoint = Endpoint(site, operation, path)
+    routes.add(operation.method, path, endpoint)
+    # The application lists the route too, and answers what comes with another method.
     app.router.routes.append(Route(path, endpoint, methods=[operation.method]))
 
 
@@ -188,4 +211,5 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     code = {404: "no_route", 405: "method_not_allowed"}.get(status, "http_error")
     headers = error.headers if isinstance(error, HTTPException) else None
     detail = f"There is no {request.method} {request.url.path} here."
-    return JSONResponse({"detail": detail, "code": code}, status, headers=headers)
+    body = {"detail": detail, "code": code, "request_id": request.scope.get("agl.request_id")}
+    return JSONResponse(body, status, headers=headers)

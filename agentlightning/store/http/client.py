@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from agentlightning.errors import ConfigurationError
 from agentlightning.store.base import LightningStoreCapabilities
 from agentlightning.store.http.client_data import DataCalls
+from agentlightning.store.http.client_upkeep import UpkeepCalls
 from agentlightning.store.http.client_work import WorkCalls
 from agentlightning.store.http.operation import API_PREFIX
 from agentlightning.store.http.transport import Transport, TransportConfig
@@ -16,7 +17,7 @@ from agentlightning.store.http.transport import Transport, TransportConfig
 __all__ = ["LightningStoreClient"]
 
 
-class LightningStoreClient(WorkCalls, DataCalls):
+class LightningStoreClient(WorkCalls, DataCalls, UpkeepCalls):
     """Talks to a `LightningStoreServer`; raises the same errors as the store behind it.
 
     One object may be used from any number of threads and event loops, and may be pickled into
@@ -29,7 +30,10 @@ class LightningStoreClient(WorkCalls, DataCalls):
         health_retry_delays: Steps in which such a pause looks whether the server is back.
         request_timeout: Seconds that one request may take, besides the waiting asked for.
         connection_timeout: Seconds to establish a connection.
+        outage_seconds: How long a call waits for a server that this client has reached before
+            and that is away, for instance because it is restarted.
         token: The server's bearer token, if it has one.
+        run_id: The run that the server must belong to, if it belongs to one.
         endpoint: Another name of `server_address`.
         base_url: Another name of `server_address`.
 
@@ -45,7 +49,9 @@ class LightningStoreClient(WorkCalls, DataCalls):
         health_retry_delays: Sequence[float] = (0.1, 0.2, 0.5),
         request_timeout: float = 30.0,
         connection_timeout: float = 5.0,
+        outage_seconds: float = 60.0,
         token: str | None = None,
+        run_id: str | None = None,
         endpoint: str | None = None,
         base_url: str | None = None,
     ) -> None:
@@ -56,7 +62,9 @@ class LightningStoreClient(WorkCalls, DataCalls):
                 health_retry_delays=tuple(health_retry_delays),
                 request_timeout=request_timeout,
                 connection_timeout=connection_timeout,
+                outage_seconds=outage_seconds,
                 token=token,
+                run_id=run_id,
             )
         )
 

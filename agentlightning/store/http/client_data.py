@@ -1,21 +1,16 @@
-"""The client's calls about data: spans, resources, workers and events."""
+"""The client's calls about data: spans, resources and workers."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
-import orjson
-
-from agentlightning.errors import StoreUnavailableError
 from agentlightning.semconv import LightningSpanAttributes
 from agentlightning.store.base import (
     UNSET,
     FilterLogic,
     LightningStore,
-    LightningStoreStatistics,
     SortOrder,
     Unset,
 )
@@ -27,11 +22,9 @@ from agentlightning.types import (
     NamedResources,
     ResourcesUpdate,
     Span,
-    StoreEvent,
     Worker,
     WorkerStatus,
 )
-from agentlightning.types.event import StoreEventKind
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -47,9 +40,6 @@ class DataCalls(LightningStore):
 
     _transport: Transport
 
-    async def statistics(self) -> LightningStoreStatistics:
-        return (await self._transport.request("GET", API_PREFIX + "/statistics")).json()
-
     async def add_span(self, span: Span) -> Span | None:
         stored = await self.add_many_spans([span])
         return stored[0] if stored else None
@@ -62,7 +52,7 @@ class DataCalls(LightningStore):
             middle = len(spans) // 2
             first = await self.add_many_spans(spans[:middle])
             return [*first, *await self.add_many_spans(spans[middle:])]
-        answer = await self._transport.request("POST", API_PREFIX + "/spans/bulk", body, keyed=True)
+        answer = await self._transport.request("POST", API_PREFIX + "/spans/bulk", body)
         return [_as_stored(spans[item["index"]], item) for item in answer.json()["stored"]]
 
     async def add_otel_span(
@@ -77,7 +67,7 @@ class DataCalls(LightningStore):
 
     async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
         body = encode({"rollout_id": rollout_id, "attempt_id": attempt_id})
-        answer = await self._transport.request("POST", API_PREFIX + "/spans/next", body, keyed=True)
+        answer = await self._transport.request("POST", API_PREFIX + "/spans/next", body)
         return answer.json()["sequence_id"]
 
     async def get_many_span_sequence_ids(
@@ -89,7 +79,6 @@ class DataCalls(LightningStore):
             "POST",
             API_PREFIX + "/spans/next/bulk",
             encode({"pairs": rollout_attempt_ids}),
-            keyed=True,
         )
         return answer.json()["sequence_ids"]
 
@@ -164,8 +153,11 @@ class DataCalls(LightningStore):
         raw = answer.json()
         return None if raw is None else ResourcesUpdate.model_validate(raw)
 
-    async def add_resources(self, resources: NamedResources) -> ResourcesUpdate:
-        return await self._publish("/resources", resources)
+    async def add_resources(
+        self, resources: NamedResources, *, resources_id: str | None = None
+    ) -> ResourcesUpdate:
+        query = "" if resources_id is None else f"?{urlencode({'resources_id': resources_id})}"
+        return await self._publish(f"/resources{query}", resources)
 
     async def update_resources(
         self, resources_id: str, resources: NamedResources
@@ -173,9 +165,7 @@ class DataCalls(LightningStore):
         return await self._publish(f"/resources/{quote(resources_id, safe='')}", resources)
 
     async def _publish(self, path: str, resources: NamedResources) -> ResourcesUpdate:
-        answer = await self._transport.request(
-            "POST", API_PREFIX + path, encode(resources), keyed=True
-        )
+        answer = await self._transport.request("POST", API_PREFIX + path, encode(resources))
         return ResourcesUpdate.model_validate(answer.json())
 
     async def query_workers(
@@ -212,44 +202,6 @@ class DataCalls(LightningStore):
         body = {} if isinstance(heartbeat_stats, Unset) else {"heartbeat_stats": heartbeat_stats}
         answer = await self._transport.request("POST", path, encode(body))
         return Worker.model_validate(answer.json())
-
-    async def subscribe(
-        self,
-        *,
-        since: int | None = None,
-        kinds: Sequence[StoreEventKind] | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> AsyncGenerator[StoreEvent, None]:
-        """Yield changes as they happen; see the base class.
-
-        A lost connection is opened again behind the last event, so nothing is missed as long as
-        the server keeps its history. The subscription begins with the first `anext`.
-
-        Raises:
-            StoreUnavailableError: The server stayed away for longer than the retry delays.
-        """
-        query: dict[str, Any] = {"kinds": list(kinds or ())}
-        if metadata is not None:
-            query["metadata"] = encode(metadata).decode()
-        path = f"{API_PREFIX}/events?{urlencode(query, doseq=True)}"
-        failures = 0
-        while True:
-            headers = {} if since is None else {"last-event-id": str(since)}
-            try:
-                async with self._transport.stream(path, headers) as lines:
-                    async for line in lines:
-                        failures = 0
-                        if line.startswith(b"data:"):
-                            event = StoreEvent.model_validate(orjson.loads(line[5:]))
-                            since = event.seq
-                            yield event
-            except StoreUnavailableError:
-                if failures >= len(self._transport.config.retry_delays):
-                    raise
-            # A server that ends the stream is closing, and may be on its way back.
-            delays = self._transport.config.retry_delays
-            await asyncio.sleep(delays[failures] if failures < len(delays) else 0.1)
-            failures += 1
 
 
 def _as_stored(span: Span, given: dict[str, Any]) -> Span:

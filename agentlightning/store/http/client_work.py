@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ from agentlightning.store.base import (
 from agentlightning.store.http.client_page import fetch_page, given
 from agentlightning.store.http.operation import API_PREFIX
 from agentlightning.store.http.routes_queue import WAIT_COMPLETE_HEADER
-from agentlightning.store.http.transport import Transport
+from agentlightning.store.http.transport import Transport, new_key
 from agentlightning.store.http.wire import encode, rollout_from_wire
 from agentlightning.types import (
     Attempt,
@@ -61,8 +61,13 @@ class WorkCalls(LightningStore):
         config: RolloutConfig | None = None,
         metadata: dict[str, Any] | None = None,
         worker_id: str | None = None,
+        *,
+        rollout_id: str | None = None,
+        lease_seconds: float | None = None,
     ) -> AttemptedRollout:
         body = {
+            "rollout_id": rollout_id,
+            "lease_seconds": lease_seconds,
             "input": input,
             "mode": mode,
             "resources_id": resources_id,
@@ -70,7 +75,7 @@ class WorkCalls(LightningStore):
             "metadata": metadata,
             "worker_id": worker_id,
         }
-        raw = await self._post("/rollouts", body, keyed=True)
+        raw = await self._post("/rollouts", body)
         return AttemptedRollout.model_validate(raw)
 
     async def enqueue_rollout(
@@ -104,17 +109,33 @@ class WorkCalls(LightningStore):
             else request.model_copy(update={"rollout_id": new_rollout_id()})
             for request in rollouts
         ]
-        raw = await self._post("/queues/rollouts/enqueue", {"rollouts": named}, keyed=True)
+        raw = await self._post("/queues/rollouts/enqueue", {"rollouts": named})
         return [Rollout.model_validate(item) for item in raw]
 
     async def dequeue_rollout(
-        self, worker_id: str | None = None, *, wait_seconds: float = 0.0
+        self,
+        worker_id: str | None = None,
+        *,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> AttemptedRollout | None:
-        claims = await self.dequeue_many_rollouts(worker_id=worker_id, wait_seconds=wait_seconds)
+        claims = await self.dequeue_many_rollouts(
+            worker_id=worker_id,
+            wait_seconds=wait_seconds,
+            lease_seconds=lease_seconds,
+            metadata=metadata,
+        )
         return claims[0] if claims else None
 
     async def dequeue_many_rollouts(
-        self, *, limit: int = 1, worker_id: str | None = None, wait_seconds: float = 0.0
+        self,
+        *,
+        limit: int = 1,
+        worker_id: str | None = None,
+        wait_seconds: float = 0.0,
+        lease_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[AttemptedRollout]:
         """Claim up to `limit` rollouts; see the base class.
 
@@ -123,13 +144,18 @@ class WorkCalls(LightningStore):
         is logged once per outage.
         """
         deadline = monotonic() + wait_seconds
+        body: dict[str, Any] = {"limit": limit, "worker_id": worker_id}
+        if lease_seconds is not None:
+            body["lease_seconds"] = lease_seconds
+        if metadata is not None:
+            body["metadata"] = metadata
+        key = new_key()
         while limit > 0:
             remaining = max(0.0, deadline - monotonic())
-            seconds = min(remaining, WAIT_SLICE_SECONDS)
-            body = {"limit": limit, "worker_id": worker_id, "wait_seconds": seconds}
+            body["wait_seconds"] = seconds = min(remaining, WAIT_SLICE_SECONDS)
             try:
                 raw = await self._post(
-                    "/queues/rollouts/dequeue", body, keyed=True, extra_seconds=seconds
+                    "/queues/rollouts/dequeue", body, extra_seconds=seconds, key=key
                 )
             except StoreUnavailableError as error:
                 self._note_outage(error)
@@ -137,6 +163,8 @@ class WorkCalls(LightningStore):
                 await asyncio.sleep(min(OUTAGE_PAUSE_SECONDS, deadline - monotonic()))
             else:
                 self._in_outage = False
+                # After an outage the key stays: the server may have answered, to nobody.
+                key = new_key()
             if raw or monotonic() >= deadline:
                 return [AttemptedRollout.model_validate(item) for item in raw]
         return []
@@ -147,10 +175,16 @@ class WorkCalls(LightningStore):
         self._in_outage = True
 
     async def start_attempt(
-        self, rollout_id: str, worker_id: str | None = None
+        self,
+        rollout_id: str,
+        worker_id: str | None = None,
+        *,
+        attempt_id: str | None = None,
+        lease_seconds: float | None = None,
     ) -> AttemptedRollout:
         path = f"/rollouts/{quote(rollout_id, safe='')}/attempts"
-        raw = await self._post(path, {"worker_id": worker_id}, keyed=True)
+        body = {"worker_id": worker_id, "attempt_id": attempt_id, "lease_seconds": lease_seconds}
+        raw = await self._post(path, body)
         return AttemptedRollout.model_validate(raw)
 
     async def query_rollouts(
@@ -167,8 +201,10 @@ class WorkCalls(LightningStore):
         offset: int = 0,
         status: Sequence[RolloutStatus] | None = None,
         rollout_ids: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Rollout | AttemptedRollout]:
         query = {
+            "metadata": metadata,
             "status_in": status if status_in is None else status_in,
             "rollout_id_in": rollout_ids if rollout_id_in is None else rollout_id_in,
             "rollout_id_contains": rollout_id_contains,
@@ -273,22 +309,22 @@ class WorkCalls(LightningStore):
             raise InvalidRequestError(f"The reward {reward!r} is no finite number.")
         body = {"attempt_id": attempt_id, "reward": reward, "output": output}
         path = f"/rollouts/{quote(rollout_id, safe='')}/finish"
-        return rollout_from_wire(await self._post(path, body, keyed=True))
+        return rollout_from_wire(await self._post(path, body))
 
     async def fail_rollout(
         self, rollout_id: str, attempt_id: str | None = None, *, error: str | None = None
     ) -> Rollout:
         path = f"/rollouts/{quote(rollout_id, safe='')}/fail"
         body = {"attempt_id": attempt_id, "error": error}
-        return rollout_from_wire(await self._post(path, body, keyed=True))
+        return rollout_from_wire(await self._post(path, body))
 
     async def _get(self, path: str) -> Any:
         return (await self._transport.request("GET", API_PREFIX + path)).json()
 
     async def _post(
-        self, path: str, body: Any, *, keyed: bool = False, extra_seconds: float = 0.0
+        self, path: str, body: Any, *, extra_seconds: float = 0.0, key: str | None = None
     ) -> Any:
         answer = await self._transport.request(
-            "POST", API_PREFIX + path, encode(body), keyed=keyed, extra_seconds=extra_seconds
+            "POST", API_PREFIX + path, encode(body), extra_seconds=extra_seconds, key=key
         )
         return answer.json()

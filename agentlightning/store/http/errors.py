@@ -1,7 +1,7 @@
 """Errors on the wire: one table between classes, statuses and codes, read by both ends.
 
-A body is `{"detail": sentence, "code": code}`, with an `error_id` when the trace is in the
-server's log. No traceback ever travels.
+A body is `{"detail": sentence, "code": code, "request_id": id}`, with an `error_id` when the trace
+is in the server's log. No traceback ever travels.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ CLASS_BY_CODE: Final[dict[str, type[Exception]]] = {
     "too_large": InvalidRequestError,
     "unsupported_media_type": InvalidRequestError,
     "forbidden_origin": UnauthorizedError,
+    "forbidden_host": UnauthorizedError,
+    "wrong_run": ConflictError,
     "internal_error": StoreError,
     "no_route": StoreError,
     "method_not_allowed": StoreError,
@@ -108,8 +110,13 @@ def describe_validation(error: ValidationError) -> str:
     return f"{shown}; and {more} more" if more > 0 else shown
 
 
-def error_to_wire(error: Exception) -> tuple[int, dict[str, str]]:
+def error_to_wire(error: Exception, request_id: str | None = None) -> tuple[int, dict[str, str]]:
     """Return the status and body for an error; what is not meant for callers is only logged."""
+    status, fields = _describe(error, request_id)
+    return status, fields if request_id is None else {**fields, "request_id": request_id}
+
+
+def _describe(error: Exception, request_id: str | None) -> tuple[int, dict[str, str]]:
     if isinstance(error, ValidationError):
         error = UnprocessableError(describe_validation(error))
     if isinstance(error, WireError):
@@ -122,7 +129,7 @@ def error_to_wire(error: Exception) -> tuple[int, dict[str, str]]:
     # Compat 0.3.0: stores of users raise plain ValueErrors for ids they do not know.
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
         return 400, {"detail": str(error), "code": InvalidRequestError.code}
-    error_id = generate_id(12)
+    error_id = request_id or generate_id(12)
     logger.error("request failed", exc_info=error, extra={"error_id": error_id})
     detail = "Internal server error"
     return 500, {"detail": detail, "code": "internal_error", "error_id": error_id}

@@ -6,31 +6,46 @@ Bodies are validated by the handlers, not by FastAPI, which would cost more than
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pydantic import BaseModel
+
+from agentlightning.errors import InvalidRequestError
 from agentlightning.store.http.errors import error_to_wire
 from agentlightning.store.http.exchange import (
     Exchange,
     Reply,
     Stream,
-    header_map,
     read_body,
     until_gone,
 )
 from agentlightning.store.http.site import first_of
 from agentlightning.store.http.wire import encode
+from agentlightning.store.idempotency import idempotency_key
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from agentlightning.store.http.site import Site
 
-__all__ = ["API_PREFIX", "IDEMPOTENCY_HEADER", "Endpoint", "Operation"]
+__all__ = [
+    "API_PREFIX",
+    "IDEMPOTENCY_HEADER",
+    "REQUEST_ID_HEADER",
+    "RUN_ID_HEADER",
+    "Endpoint",
+    "Operation",
+    "send_reply",
+]
 
 API_PREFIX: Final = "/v1/agl"
 IDEMPOTENCY_HEADER: Final = "idempotency-key"
+REQUEST_ID_HEADER: Final = "x-request-id"
+RUN_ID_HEADER: Final = "x-agl-run-id"
+_REQUEST_ID: Final = REQUEST_ID_HEADER.encode()
+MAX_KEY_CHARACTERS: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +62,12 @@ class Operation:
     """Type of the answer, for the API description."""
     takes: Any = None
     """Type of the JSON body, or the model of the query of a GET."""
+    query: type[BaseModel] | None = None
+    """Model of the query of a route that takes a body too."""
     status: int = 200
     replayable: bool = False
-    """Whether a request with a known idempotency key gets the first answer again."""
+    """Whether a request with a known idempotency key gets the first answer again; for writes
+    that would do something else the second time."""
 
 
 class Endpoint:
@@ -64,26 +82,35 @@ class Endpoint:
         """Answer one request; every error becomes an answer too."""
         if "agl.seen" in scope:
             scope["agl.seen"]["path"] = self._path
+        request_id: str | None = scope.get("agl.request_id")
         try:
             reading = self._operation.method != "GET"
             body = await read_body(scope, receive, self._site.body_limit) if reading else b""
             exchange = Exchange(self._site, scope, receive, body)
-            answer = await self._answer(exchange, scope)
+            answer = await (self._answer(exchange, scope) if reading else self._handle(exchange))
         except Exception as error:  # noqa: BLE001 - boundary: it is answered, and logged if 500.
-            status, fields = error_to_wire(error)
+            status, fields = error_to_wire(error, request_id)
             answer = Reply(encode(fields), status)
         if isinstance(answer, Stream):
-            await _send_stream(answer, receive, send)
+            await _send_stream(answer, receive, send, request_id)
         else:
-            await send_reply(answer, send)
+            await send_reply(answer, send, request_id)
 
     async def _answer(self, exchange: Exchange, scope: Scope) -> Reply | Stream:
-        if self._operation.replayable:
-            key = header_map(scope).get(IDEMPOTENCY_HEADER)
-            if key:
-                scope["agl.replay_key"] = full_key = f"{scope['path']} {key}"
-                return await self._site.ledger.once(full_key, lambda: self._produce(exchange))
-        return await self._handle(exchange)
+        key = exchange.headers.get(IDEMPOTENCY_HEADER)
+        if not key:
+            return await self._handle(exchange)
+        if len(key) > MAX_KEY_CHARACTERS:
+            raise InvalidRequestError(
+                f"The Idempotency-Key is longer than {MAX_KEY_CHARACTERS} characters."
+            )
+        # Why: a caller who names a key after a task may well use it for several routes.
+        full_key = f"{scope['path']} {key}"
+        with idempotency_key(full_key):
+            if not self._operation.replayable:
+                return await self._handle(exchange)
+            scope["agl.replay_key"] = full_key
+            return await self._site.ledger.once(full_key, lambda: self._produce(exchange))
 
     async def _produce(self, exchange: Exchange) -> Reply:
         answer = await self._handle(exchange)
@@ -97,8 +124,11 @@ class Endpoint:
         return Reply(encode(answer), self._operation.status)
 
 
-async def _send_stream(stream: Stream, receive: Receive, send: Send) -> None:
-    await send(_start(200, stream.content_type, {"cache-control": "no-store"}))
+async def _send_stream(
+    stream: Stream, receive: Receive, send: Send, request_id: str | None
+) -> None:
+    headers = {"cache-control": "no-store"}
+    await send(_start(200, stream.content_type, headers, request_id))
 
     async def pump() -> None:
         async with contextlib.aclosing(stream.source) as source:
@@ -110,14 +140,19 @@ async def _send_stream(stream: Stream, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _start(status: int, content_type: str, headers: dict[str, str]) -> dict[str, Any]:
+def _start(
+    status: int, content_type: str, headers: Mapping[str, str], request_id: str | None
+) -> dict[str, Any]:
     pairs = [(b"content-type", content_type.encode("latin-1"))]
     pairs += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    if request_id is not None:
+        pairs.append((_REQUEST_ID, request_id.encode()))
     return {"type": "http.response.start", "status": status, "headers": pairs}
 
 
-async def send_reply(reply: Reply, send: Send) -> None:
+async def send_reply(reply: Reply, send: Send, request_id: str | None = None) -> None:
     """Send a complete answer."""
-    headers = {"content-length": str(len(reply.body)), **reply.headers}
-    await send(_start(reply.status, reply.content_type, headers))
+    start = _start(reply.status, reply.content_type, reply.headers, request_id)
+    start["headers"].append((b"content-length", b"%d" % len(reply.body)))
+    await send(start)
     await send({"type": "http.response.body", "body": reply.body})

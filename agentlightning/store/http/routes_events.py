@@ -51,6 +51,17 @@ async def statistics(exchange: Exchange) -> LightningStoreStatistics:
     return await exchange.store.statistics()
 
 
+class LastEvent(BaseModel):
+    """Where a reader with a cursor of its own begins."""
+
+    seq: int
+
+
+async def last_event(exchange: Exchange) -> dict[str, int]:
+    """Return the number of the newest event."""
+    return {"seq": await exchange.store.last_event_seq()}
+
+
 async def stream_events(exchange: Exchange) -> Stream:
     """Stream changes as server-sent events."""
     query = exchange.parse_query(EventQuery)
@@ -59,8 +70,21 @@ async def stream_events(exchange: Exchange) -> Stream:
         raise InvalidRequestError("metadata must be a JSON object.")
     last_id = exchange.headers.get("last-event-id")
     since = query.since if last_id is None else _event_id(last_id)
+    if since is None:
+        since = await _newest(exchange)
     events = exchange.store.subscribe(since=since, kinds=query.kinds, metadata=metadata)
-    return Stream(_sent_events(exchange.site, events), EVENT_STREAM_TYPE)
+    return Stream(_sent_events(exchange.site, events, since), EVENT_STREAM_TYPE)
+
+
+async def _newest(exchange: Exchange) -> int | None:
+    """Return the number of the newest event, or None from a store that cannot tell.
+
+    A client that knows it misses nothing if it is cut off before its first event.
+    """
+    try:
+        return await exchange.store.last_event_seq()
+    except NotImplementedError:
+        return None
 
 
 def _event_id(text: str) -> int:
@@ -70,7 +94,7 @@ def _event_id(text: str) -> int:
 
 
 async def _sent_events(
-    site: Site, events: AsyncIterator[StoreEvent]
+    site: Site, events: AsyncIterator[StoreEvent], since: int | None
 ) -> AsyncGenerator[bytes, None]:
     """Yield events in the text/event-stream format until the server closes."""
     closing = asyncio.ensure_future(site.closing.wait())
@@ -78,7 +102,8 @@ async def _sent_events(
     try:
         # Why: the subscription begins with the first step of `pending`, so "ready" means ready.
         await asyncio.sleep(0)
-        yield b": ready\n\n"
+        # An id without data is no event, but is what a reader sends back to go on.
+        yield b": ready\n\n" if since is None else b": ready\nid: %d\n\n" % since
         while True:
             await asyncio.wait(
                 {pending, closing},
@@ -125,6 +150,13 @@ OPERATIONS: Final = (
         handler=statistics,
         summary="Get counts and sizes",
         returns=_ANY,
+    ),
+    Operation(
+        method="GET",
+        path="/events/last",
+        handler=last_event,
+        summary="Get the number of the newest event",
+        returns=LastEvent,
     ),
     Operation(
         method="GET",

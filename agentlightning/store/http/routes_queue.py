@@ -38,9 +38,7 @@ async def dequeue(exchange: Exchange) -> Sequence[AttemptedRollout]:
     if body.limit <= 0:
         return []
     if body.wait_seconds == 0:
-        return await exchange.store.dequeue_many_rollouts(
-            limit=body.limit, worker_id=body.worker_id
-        )
+        return await exchange.site.claim(body, 0.0)
     gone = asyncio.ensure_future(exchange.gone())
     try:
         claims = await _dequeue_waiting(exchange, body, gone)
@@ -58,9 +56,7 @@ async def _dequeue_waiting(
     while True:
         # Why: a claim must never be cancelled half-way, so the wait is cut into slices instead.
         remaining = deadline - monotonic()
-        claims = await exchange.site.claim(
-            body.limit, body.worker_id, max(0.0, min(remaining, DEQUEUE_SLICE_SECONDS))
-        )
+        claims = await exchange.site.claim(body, max(0.0, min(remaining, DEQUEUE_SLICE_SECONDS)))
         if claims or remaining <= 0 or gone.done() or exchange.site.closing.is_set():
             return claims
 

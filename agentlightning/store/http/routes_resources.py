@@ -23,6 +23,13 @@ __all__ = ["OPERATIONS"]
 _named_resources: Final[TypeAdapter[NamedResources]] = TypeAdapter(NamedResources)
 
 
+class NewResources(BaseModel):
+    """Query of a publication; the body is the resources by name."""
+
+    resources_id: Identifier | None = None
+    """An id made by the caller; what was published under it before is answered again."""
+
+
 class WorkerRegistration(WorkerUpdate):
     """A worker that announces itself."""
 
@@ -38,7 +45,11 @@ async def list_resources(exchange: Exchange) -> dict[str, Any]:
 
 async def add_resources(exchange: Exchange) -> ResourcesUpdate:
     """Publish resources under a new id."""
-    return await exchange.store.add_resources(_named_resources.validate_python(exchange.json()))
+    resources = _named_resources.validate_python(exchange.json())
+    wanted = exchange.parse_query(NewResources).resources_id
+    if wanted is None:
+        return await exchange.store.add_resources(resources)
+    return await exchange.store.add_resources(resources, resources_id=wanted)
 
 
 async def latest_resources(exchange: Exchange) -> ResourcesUpdate | None:
@@ -117,6 +128,7 @@ OPERATIONS: Final = (
         handler=add_resources,
         summary="Publish resources under a new id",
         takes=NamedResources,
+        query=NewResources,
         returns=ResourcesUpdate,
         status=201,
         replayable=True,

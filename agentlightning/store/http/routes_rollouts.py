@@ -28,10 +28,13 @@ __all__ = ["OPERATIONS"]
 async def start_rollout(exchange: Exchange) -> AttemptedRollout:
     """Create a rollout with its first attempt, past the queue."""
     body = exchange.parse(StartRequest)
-    return await exchange.store.start_rollout(**{n: getattr(body, n) for n in _START_FIELDS})
+    fields = {name: getattr(body, name) for name in _START_FIELDS}
+    return await exchange.store.start_rollout(**fields, **body.given(*_NEW_START_FIELDS))
 
 
-_START_FIELDS: Final = tuple(StartRequest.model_fields)
+# Compat 0.3.0: stores of users lack the newer parameters, so those only travel when given.
+_NEW_START_FIELDS: Final = ("rollout_id", "lease_seconds")
+_START_FIELDS: Final = tuple(set(StartRequest.model_fields) - set(_NEW_START_FIELDS))
 
 
 async def list_rollouts(exchange: Exchange) -> dict[str, Any]:
@@ -70,7 +73,9 @@ async def update_rollout(exchange: Exchange) -> Rollout:
 async def start_attempt(exchange: Exchange) -> AttemptedRollout:
     """Begin another attempt."""
     body = exchange.parse_optional(StartAttemptRequest)
-    return await exchange.store.start_attempt(exchange.path["rollout_id"], body.worker_id)
+    return await exchange.store.start_attempt(
+        exchange.path["rollout_id"], body.worker_id, **body.given("attempt_id", "lease_seconds")
+    )
 
 
 async def list_attempts(exchange: Exchange) -> dict[str, Any]:

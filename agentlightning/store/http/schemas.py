@@ -48,7 +48,9 @@ __all__ = [
 ]
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+"""Longest silence of a worker in seconds."""
 
 
 def _sortable(model: type[BaseModel], *unsortable: str) -> frozenset[str]:
@@ -109,6 +111,8 @@ class RolloutSearch(FilteredSearch):
     rollout_id_in: list[str] | None = None
     rollout_id_contains: str | None = None
     mode_in: list[RolloutMode] | None = None
+    metadata: dict[str, Any] | None = None
+    """Pairs that a rollout's metadata must hold; in a query string as JSON text."""
 
 
 class AttemptSearch(Search):
@@ -157,22 +161,33 @@ class ResourceSearch(Search):
     resources_id_contains: str | None = None
 
 
+class Request(BaseModel):
+    """A body whose fields may be passed on."""
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of the fields that are not None."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
 class EnqueueRequest(BaseModel):
     """Rollouts to put into the queue, in order."""
 
     rollouts: list[EnqueueRolloutRequest]
 
 
-class DequeueRequest(BaseModel):
+class DequeueRequest(Request):
     """How much work to claim, and how long to wait for the first of it."""
 
     limit: int = Field(default=1, le=10_000)
     worker_id: Identifier | None = None
     wait_seconds: Seconds = 0.0
     """Bounded by the server; ask again for more."""
+    lease_seconds: Lease | None = None
+    metadata: dict[str, Any] | None = None
+    """Claim only rollouts whose metadata holds all of these pairs."""
 
 
-class StartRequest(BaseModel):
+class StartRequest(Request):
     """A rollout to begin past the queue."""
 
     input: TaskInput
@@ -181,6 +196,9 @@ class StartRequest(BaseModel):
     config: RolloutConfig | None = None
     metadata: dict[str, Any] | None = None
     worker_id: Identifier | None = None
+    rollout_id: Identifier | None = None
+    """An id made by the caller; a rollout that was started under it before is answered again."""
+    lease_seconds: Lease | None = None
 
 
 class RolloutUpdate(BaseModel):
@@ -194,10 +212,13 @@ class RolloutUpdate(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-class StartAttemptRequest(BaseModel):
+class StartAttemptRequest(Request):
     """Who begins another attempt."""
 
     worker_id: Identifier | None = None
+    attempt_id: Identifier | None = None
+    """An id made by the caller; an attempt that the rollout has already is answered again."""
+    lease_seconds: Lease | None = None
 
 
 class AttemptUpdate(BaseModel):

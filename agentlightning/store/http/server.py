@@ -13,6 +13,7 @@ from agentlightning.errors import ConfigurationError
 from agentlightning.store.base import LightningStore, LightningStoreCapabilities
 from agentlightning.store.http.client import LightningStoreClient
 from agentlightning.store.http.operation import API_PREFIX
+from agentlightning.store.http.site import DEFAULT_BODY_LIMIT
 from agentlightning.store.http.wire import encode
 from agentlightning.types import StoreEvent
 from agentlightning.types.event import StoreEventKind
@@ -37,8 +38,8 @@ DEFAULT_PORT: Final = 4747
 _OWN: Final = frozenset({"close", "otlp_traces_endpoint", "subscribe"})
 _CALLS: Final = tuple(
     name
-    for name, member in vars(LightningStore).items()
-    if callable(member) and not name.startswith("_") and name not in _OWN
+    for name in dir(LightningStore)
+    if callable(getattr(LightningStore, name)) and not name.startswith("_") and name not in _OWN
 )
 _TASK_CALLS: Final = frozenset({"start_rollout", "enqueue_rollout", "enqueue_many_rollouts"})
 
@@ -74,6 +75,8 @@ class LightningStoreServer(LightningStore):
         tracker: Metrics back end that counts requests.
         token: Bearer token that callers must send.
         allow_unauthenticated: Serve a public address without a token all the same.
+        body_limit: Largest accepted body in bytes, after decompression.
+        run_id: Name of the run; clients that name another one are refused.
 
     Raises:
         ConfigurationError: The arguments contradict one another, the store cannot be served
@@ -93,6 +96,8 @@ class LightningStoreServer(LightningStore):
         *,
         token: str | None = None,
         allow_unauthenticated: bool = False,
+        body_limit: int = DEFAULT_BODY_LIMIT,
+        run_id: str | None = None,
     ) -> None:
         if launcher_args is None:
             launcher_args = _make_args(host, port, launch_mode, n_workers)
@@ -102,31 +107,43 @@ class LightningStoreServer(LightningStore):
             )
         _refuse_open_door(launcher_args.host, token, allow_unauthenticated)
         self._token = token
+        self._run_id = run_id
         self._owner_pid = os.getpid()
         self._client: LightningStoreClient | None = None
         self.store: LightningStore | None = _safe_store(store, launcher_args.launch_mode)
         self._served: StoreApp | None = None
-        self._launcher = self._make_launcher(launcher_args, cors_allow_origins, tracker)
+        self._launcher = self._make_launcher(launcher_args, cors_allow_origins, tracker, body_limit)
 
     def _make_launcher(
         self,
         args: PythonServerLauncherArgs,
         cors_allow_origins: str | Sequence[str] | None,
         tracker: MetricsBackend | None,
+        body_limit: int,
     ) -> PythonServerLauncher:
         from agentlightning.store.http.app import StoreApp, StoreAppFactory
 
         assert self.store is not None
+        # With a token, a page that reaches the server still cannot use it.
+        check_host = self._token is None and is_loopback(args.host or LOOPBACK_HOST)
         if args.launch_mode == "mp":
             factory = StoreAppFactory(
-                store=self.store, token=self._token, cors_allow_origins=cors_allow_origins
+                store=self.store,
+                token=self._token,
+                cors_allow_origins=cors_allow_origins,
+                body_limit=body_limit,
+                run_id=self._run_id,
+                check_host=check_host,
             )
             return PythonServerLauncher(factory, args)
         self._served = StoreApp(
             self.store,
             token=self._token,
             cors_allow_origins=cors_allow_origins,
+            body_limit=body_limit,
             tracker=tracker,
+            run_id=self._run_id,
+            check_host=check_host,
         )
         return PythonServerLauncher(
             self._served, args, before_shutdown=self._served.before_shutdown
@@ -137,12 +154,14 @@ class LightningStoreServer(LightningStore):
             "launcher": self._launcher,
             "owner_pid": self._owner_pid,
             "token": self._token,
+            "run_id": self._run_id,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._launcher = state["launcher"]
         self._owner_pid = state["owner_pid"]
         self._token = state["token"]
+        self._run_id = state["run_id"]
         self._client = None
         self._served = None
         self.store = None
@@ -171,7 +190,9 @@ class LightningStoreServer(LightningStore):
         if store is not None and (at_home or store.capabilities.get("zero_copy")):
             return store
         if self._client is None:
-            self._client = LightningStoreClient(self.endpoint, token=self._token)
+            self._client = LightningStoreClient(
+                self.endpoint, token=self._token, run_id=self._run_id
+            )
         return self._client
 
     def otlp_traces_endpoint(self) -> str:

@@ -10,12 +10,15 @@ import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.http.exchange import Reply
 from agentlightning.types import AttemptedRollout
+
+if TYPE_CHECKING:
+    from agentlightning.store.http.schemas import DequeueRequest
 
 __all__ = ["DEFAULT_BODY_LIMIT", "ReplayLedger", "Site"]
 
@@ -94,18 +97,25 @@ class Site:
         self.ledger = ReplayLedger()
         self.closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._can_wait: bool | None = None
 
     async def claim(
-        self, limit: int, worker_id: str | None, wait_seconds: float
+        self, request: DequeueRequest, wait_seconds: float
     ) -> Sequence[AttemptedRollout]:
         """Claim work, waiting up to `wait_seconds` for the first of it."""
         dequeue = self.store.dequeue_many_rollouts
-        if "wait_seconds" in inspect.signature(dequeue).parameters:
-            return await dequeue(limit=limit, worker_id=worker_id, wait_seconds=wait_seconds)
+        asked: dict[str, Any] = {"limit": request.limit, "worker_id": request.worker_id}
+        asked |= request.given("lease_seconds", "metadata")
+        if wait_seconds == 0:
+            return await dequeue(**asked)
+        if self._can_wait is None:
+            self._can_wait = "wait_seconds" in inspect.signature(dequeue).parameters
+        if self._can_wait:
+            return await dequeue(**asked, wait_seconds=wait_seconds)
         # Compat 0.3.0: stores of users may lack the parameter, and can only be asked again.
         deadline = monotonic() + wait_seconds
         while True:
-            claims = await dequeue(limit=limit, worker_id=worker_id)
+            claims = await dequeue(**asked)
             if claims or monotonic() >= deadline:
                 return claims
             await self.pause(min(FOREIGN_POLL_SECONDS, deadline - monotonic()))

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from agentlightning.errors import InvalidRequestError
 from agentlightning.store.http.errors import UnprocessableError
 from agentlightning.types import (
+    Attempt,
     AttemptedRollout,
     PaginatedResult,
     Rollout,
@@ -60,6 +61,9 @@ def encode(value: Any) -> bytes:
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         extra = value.__pydantic_extra__
+        if type(value) is Attempt and value.lease_seconds is None:
+            # As in 0.3.0, whose attempts had no leases.
+            return {name: kept for name, kept in value.__dict__.items() if name != "lease_seconds"}
         return {**value.__dict__, **extra} if extra else value.__dict__
     if isinstance(value, Mapping):
         return dict(cast("Mapping[Any, Any]", value))

@@ -71,7 +71,7 @@ def refused(response: httpx.Response, status: int) -> str:
     """Return the sentence of an error that must have this status and the shape of all errors."""
     body = response.json()
     assert response.status_code == status, body
-    assert set(body) == {"detail", "code"}
+    assert set(body) == {"detail", "code", "request_id"}
     assert "Traceback" not in body["detail"]
     assert len(body["detail"]) > 10
     return body["detail"]

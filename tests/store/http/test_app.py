@@ -31,7 +31,7 @@ def test_what_no_route_takes(
     """Wrong paths and methods are answered in the shape of every other error."""
     response = httpx.request(method, server.endpoint + path)
     assert response.status_code == status
-    assert set(response.json()) == {"detail", "code"}
+    assert set(response.json()) == {"detail", "code", "request_id"}
     assert response.json()["code"] == code
 
 

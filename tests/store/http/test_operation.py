@@ -51,7 +51,7 @@ async def test_bugs_and_sizes(caplog: pytest.LogCaptureFixture):
     async with httpx.AsyncClient(transport=transport, base_url="http://app/v1/agl") as http:
         crash = await http.get("/statistics")
         assert crash.status_code == 500
-        assert set(crash.json()) == {"detail", "code", "error_id"}
+        assert set(crash.json()) == {"detail", "code", "error_id", "request_id"}
         assert "secret" not in crash.text
         assert "a secret of the inside" in caplog.text
         big = b'"' + b"a" * 1000 + b'"'
