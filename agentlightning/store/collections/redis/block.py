@@ -17,7 +17,7 @@ from agentlightning.store.collections.base import (
     Queue,
 )
 from agentlightning.store.collections.changes import Changes, Reply
-from agentlightning.store.collections.redis import claims, pages
+from agentlightning.store.collections.redis import claims, pages, scripts
 from agentlightning.store.collections.redis.layout import (
     ATTEMPTS,
     RESOURCES,
@@ -221,6 +221,24 @@ class RedisBlock(RedisTables):
         program.events += changes.events
         if changes.reply is not None:
             session.keep_reply(changes.reply)
+
+    async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
+        sizes = await self.session.server.script(scripts.SPAN_BYTES, *rollout_ids)
+        return dict(zip(rollout_ids, sizes, strict=True))
+
+    async def remove(self, rollout_ids: Sequence[str], *, spans_only: bool) -> int:
+        session, removed = self.session, 0
+        await self.find_rollouts(rollout_ids)
+        for rollout_id in rollout_ids:
+            index = session.server.base + SPANS.owner_index(rollout_id)
+            removed += await session.server.command("ZCARD", index)
+            session.program.emptied.append((SPANS.name, rollout_id))
+            if spans_only:
+                continue
+            session.program.emptied.append((ATTEMPTS.name, rollout_id))
+            session.program.counters[rollout_id] = None
+            session.remove(ROLLOUTS, rollout_id)
+        return removed
 
     def _insert(self, table: Table[Any], records: Sequence[Any]) -> None:
         keys = [table.key(record) for record in records]

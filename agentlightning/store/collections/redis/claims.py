@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from agentlightning._internal.clock import now
 from agentlightning.store.collections.filtering import has_pairs
-from agentlightning.store.collections.redis import scripts
+from agentlightning.store.collections.redis import pages, scripts
 from agentlightning.store.collections.redis.layout import split_entry, text
 from agentlightning.store.collections.redis.session import BATCH, Session
 
 _RESERVED_SECONDS: Final = 5.0
+_QUEUE: Final = "queue"
 
 
 def _moments() -> tuple[int, int]:
@@ -34,22 +35,9 @@ async def find_queued(session: Session, limit: int, offset: int) -> Sequence[str
         )
         _take(session, entries, rows, reserved=bool(reserved))
     elif lacking > 0:
-        entries = await _beyond(session, lacking)
+        entries = await pages.beyond(session.server, _QUEUE, session.queue_cursor, lacking)
         _take(session, entries, None, reserved=False)
     return list(session.queue_entries)[offset:upto]
-
-
-async def _beyond(session: Session, count: int) -> list[bytes]:
-    """Return entries that the block has not looked at yet."""
-    return await session.server.command(
-        "ZRANGEBYSCORE",
-        session.server.base + "queue",
-        f"({session.queue_cursor}",
-        "+inf",
-        "LIMIT",
-        0,
-        count,
-    )
 
 
 def _take(
@@ -73,7 +61,7 @@ async def find_matching(
     upto = offset + limit
     held: list[bytes] = []
     while len(session.queue_entries) < upto:
-        entries = await _beyond(session, BATCH)
+        entries = await pages.beyond(session.server, _QUEUE, session.queue_cursor, BATCH)
         if not entries:
             break
         session.queue_cursor = split_entry(entries[-1])[0]

@@ -30,6 +30,13 @@ async def all_entries(server: RedisServer, indexes: Sequence[str]) -> list[bytes
     return sorted(found)
 
 
+async def beyond(server: RedisServer, index: str, ordinal: int, count: int) -> list[bytes]:
+    """Return the first entries beyond an ordinal of an index that is in order of insertion."""
+    return await server.command(
+        "ZRANGEBYSCORE", server.base + index, f"({ordinal}", "+inf", "LIMIT", 0, count
+    )
+
+
 def _last(limit: int, offset: int) -> int:
     return -1 if limit == -1 else offset + limit - 1
 

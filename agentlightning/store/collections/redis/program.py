@@ -49,6 +49,8 @@ class Program:
     """Numbers to set; None removes one."""
     raised: dict[str, int] = field(default_factory=dict[str, int])
     """Numbers to raise, unless they are higher."""
+    emptied: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Tables and owners all of whose records are to be removed."""
     taken: list[str] = field(default_factory=list[str])
     """Entries to take out of the queue."""
     appended: list[str] = field(default_factory=list[str])
@@ -95,6 +97,7 @@ class Program:
             self._writes
             or self.counters
             or self.raised
+            or self.emptied
             or self.taken
             or self.appended
             or self.queued
@@ -114,6 +117,8 @@ class Program:
             parts += ("B", name)
         for (name, key), write in self._writes.items():
             parts += self._record(name, key, write, encode)
+        for name, owner in self.emptied:
+            parts += ("B", name, "O", name, owner)
         parts += self._numbers()
         parts += self._line()
         for event in self.events:

@@ -103,6 +103,19 @@ return found
 """)
 """Reserve ids of the queue, each unless somebody else has: 1 or 0. Times as for CLAIM."""
 
+SPAN_BYTES: Final = Script("""
+local found = {}
+for i, owner in ipairs(ARGV) do
+  local bytes = 0
+  for _, entry in ipairs(redis.call('ZRANGE', KEYS[1] .. 'spans:of:' .. owner, 0, -1)) do
+    bytes = bytes + redis.call('HSTRLEN', KEYS[1] .. 'spans', string.sub(entry, 17))
+  end
+  found[i] = bytes
+end
+return found
+""")
+"""For each rollout id: how many bytes its spans take."""
+
 COMMIT: Final = Script("""
 local base, token, kept, lifetime = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local before = redis.call('GET', base .. 'done:' .. token)
@@ -172,6 +185,14 @@ local writes = {
     local tbl, key, ordinal = take(), take(), take()
     redis.call('HDEL', base .. tbl, key)
     leave(ordinal .. key)
+  end,
+  O = function()
+    local tbl, owner = base .. take(), take()
+    for _, entry in ipairs(redis.call('ZRANGE', tbl .. ':of:' .. owner, 0, -1)) do
+      redis.call('HDEL', tbl, string.sub(entry, 17))
+      redis.call('ZREM', tbl .. ':order', entry)
+    end
+    redis.call('DEL', tbl .. ':of:' .. owner)
   end,
   B = function()
     redis.call('HINCRBY', meta, 'rev:' .. take(), 1)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from agentlightning.errors import ConflictError
-from agentlightning.store.collections.base import EventJournal, KeyValue, Queue
 from agentlightning.store.collections.codec import decode
-from agentlightning.store.collections.redis.layout import text
+from agentlightning.store.collections.kinds import EventJournal, KeyValue, Queue, offset_after
+from agentlightning.store.collections.redis import pages
+from agentlightning.store.collections.redis.layout import split_entry, text
 from agentlightning.store.collections.redis.session import Session
 from agentlightning.store.collections.redis.table import Runner
 from agentlightning.types import StoreEvent
@@ -83,6 +84,14 @@ class RedisQueue(Queue[str]):
             ]
 
         return await self._run(work, write=False) if limit > 0 else []
+
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, str]]:
+        async def work(session: Session) -> list[tuple[str, str]]:
+            await session.revision(_QUEUE)
+            entries = await pages.beyond(session.server, _QUEUE, offset_after(after), limit)
+            return [(str(ordinal), key) for ordinal, key in map(split_entry, entries)]
+
+        return await self._run(work, write=False)
 
     async def size(self) -> int:
         async def work(session: Session) -> int:

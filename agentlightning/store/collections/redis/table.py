@@ -8,7 +8,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from agentlightning.errors import NotFoundError
-from agentlightning.store.collections.base import Collection
 from agentlightning.store.collections.filtering import (
     check_page,
     compile_filter,
@@ -16,6 +15,7 @@ from agentlightning.store.collections.filtering import (
     page,
     sort_records,
 )
+from agentlightning.store.collections.kinds import Collection, offset_after
 from agentlightning.store.collections.redis import pages
 from agentlightning.store.collections.redis.layout import Stored, Table, split_entry
 from agentlightning.store.collections.redis.plan import Source, source
@@ -88,6 +88,26 @@ class RedisCollection(Collection[M], Generic[M]):
                 if test is None or test(record)
             ]
             return page(sort_records(records, self._table.model, sort), limit, offset)
+
+        return await self._run(work, write=False)
+
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, M]]:
+        async def work(session: Session) -> list[tuple[str, M]]:
+            await session.revision(self._table.name)
+            found: list[tuple[str, M]] = []
+            seen = offset_after(after)
+            while len(found) < limit:
+                lacking = limit - len(found)
+                index = self._table.order_index
+                entries = await pages.beyond(session.server, index, seen, lacking)
+                keys = [split_entry(raw)[1] for raw in entries]
+                # One that was removed in between must not look like the end.
+                stored = await session.read(self._table, keys)
+                found += [(str(row.ordinal), row.record) for row in stored if row is not None]
+                if len(entries) < lacking:
+                    break
+                seen = split_entry(entries[-1])[0]
+            return found
 
         return await self._run(work, write=False)
 
