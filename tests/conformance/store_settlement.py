@@ -116,6 +116,15 @@ class SettlementConformance:
         assert rollout is not None
         assert rollout.status == "preparing"
 
+    async def test_worker_stays_with_its_newer_attempt(self, store: LightningStore):
+        """What is reported again about a replaced attempt does not take its worker back."""
+        old = await store.start_rollout(1, worker_id="w")
+        new = await store.start_attempt(old.rollout_id, "w")
+        await store.update_attempt(old.rollout_id, old.attempt.attempt_id, status="preparing")
+        worker = await store.get_worker_by_id("w")
+        assert worker is not None
+        assert worker.current_attempt_id == new.attempt.attempt_id
+
     async def test_late_status_is_kept_beside_the_first(self, store: LightningStore):
         """An ended attempt keeps its status; what is reported later is in its metadata."""
         started = await store.start_rollout(1)

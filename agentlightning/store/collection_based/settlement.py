@@ -22,6 +22,7 @@ from agentlightning.store.lifecycle import (
     Outcome,
     is_active,
     is_ended,
+    is_fenced,
     is_waiting,
     on_attempt_status,
     on_rollout_status,
@@ -178,7 +179,7 @@ class SettlementMethods(SpanMethods):
         if attempt.worker_id is not None and ("worker_id" in changes or status is not UNSET):
             if is_ended(attempt):
                 await tx.release_worker(attempt)
-            elif not outcome.late:
+            elif not is_fenced(rollout, attempt, latest=latest):
                 await tx.occupy_worker(attempt.worker_id, attempt, claimed=False)
         return replace(attempt)
 
