@@ -7,6 +7,7 @@ schedule but the synchronous one, in which sampling and learning take turns.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import sys
@@ -61,6 +62,8 @@ class PolicyLoop:
         self._collector = Collector(store, config, run)
         self._checkpoints = CheckpointStore(run.checkpoints_path, keep=config.keep)
         self._state = LoopState()
+        self._unmarked: list[str] = []
+        """Rollouts that no checkpoint includes yet."""
 
     async def run(
         self, train_dataset: Dataset[Any] | None, val_dataset: Dataset[Any] | None
@@ -171,13 +174,15 @@ class PolicyLoop:
         self._progress.phase(phase, 0, len(planned))
         self._set_sampling(temperature)
         update = await self._store.update_resources("policy", self._policy.resources())
-        return await self._collector.collect(
+        outcomes = await self._collector.collect(
             planned,
             mode=mode,
             step=self._state.step,
             resources_id=f"{update.resources_id}@{update.version}",
             on_done=lambda done, all_: self._progress.phase(phase, done, all_),
         )
+        self._unmarked.extend(outcome.rollout_id for outcome in outcomes)
+        return outcomes
 
     def _set_sampling(self, temperature: float) -> None:
         # What is trained must be what was sampled, whatever the agent asks for.
@@ -251,6 +256,10 @@ class PolicyLoop:
             score=score,
             meta=state.to_dict(),
         )
+        # A run that continues from here never reads these again, so a retention policy may act.
+        read, self._unmarked = self._unmarked, []
+        with contextlib.suppress(NotImplementedError):
+            await self._store.mark_read(read)
 
     def _result(self, *, seconds: float, interrupted: bool) -> FitResult:
         kept = {checkpoint.path.name for checkpoint in self._checkpoints.all()}

@@ -12,6 +12,7 @@ from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import ConfigurationError, EmptyBatchError
+from agentlightning.store.retention import is_read
 from tests.algorithm.working import Scribe, Watcher, working
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -183,10 +184,20 @@ async def test_a_crash_before_the_checkpoint_repeats_the_learning_only(fits, mon
     assert FitResult.load(fits.path).interrupted
     assert FitResult.load(fits.path).checkpoint is None
     reward = fits.watcher.reports[0].reward
+    assert not any(is_read(each) for each in await fits.rollouts())
     await fits.fit(steps=1)
     assert fits.watcher.events == ["started", ("stepped", 1), ("ended", False)]
     assert fits.watcher.reports[0].reward == reward
     assert len(await fits.rollouts()) == 6
+
+
+async def test_what_a_checkpoint_includes_is_marked_read(fits):
+    """Only after it is saved: a retention policy may then remove its rollouts, and no others."""
+    other = await fits.store.start_rollout("of another run")
+    await fits.store.finish_rollout(other.rollout_id)
+    await fits.fit(held_out=HELD_OUT, steps=3, checkpoint_every=2)
+    rollouts = await fits.store.query_rollouts()
+    assert {each.rollout_id for each in rollouts if not is_read(each)} == {other.rollout_id}
 
 
 async def test_an_interruption_leaves_a_result_and_no_experience(fits):
