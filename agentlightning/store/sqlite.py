@@ -1,103 +1,91 @@
 """The store in a SQLite file: it survives the process, however that ends.
 
-A call that has returned is in the file's write-ahead log: a killed process loses nothing of it.
-(A power cut may lose the last moments, never the file: `synchronous=NORMAL`.)
+What a call has returned is in the file's write-ahead log: a killed process loses nothing of it.
+A power cut may lose the last moments, never the file, unless the store is opened with
+`synchronous="full"`: then a call returns when the disk has what it wrote.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
-from typing import Any, Final
-
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
+from typing import Any, Final, cast, get_args
+from urllib.parse import parse_qsl
 
 from agentlightning._internal.clock import now
 from agentlightning.errors import ConfigurationError
 from agentlightning.store.base import LightningStoreCapabilities
 from agentlightning.store.collection_based import CollectionBasedLightningStore
-from agentlightning.store.collections.sql import SqlLightningCollections
-from agentlightning.store.collections.sql.schema import SCHEMA_VERSION, layout, metadata
+from agentlightning.store.collections.sql.migration import prepare
+from agentlightning.store.collections.sql.sqlite_connection import SqliteConnection, Synchronous
+from agentlightning.store.collections.sql.sqlite_database import SqliteCollections
 
 __all__ = ["SQLiteLightningStore", "SQLiteStore"]
 
 _PREFIX: Final = "sqlite:///"
-_BUSY_MILLISECONDS: Final = 30_000
-_PRAGMAS: Final = (
-    f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}",
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=NORMAL",
-    "PRAGMA cache_size=-65536",
-    "PRAGMA temp_store=MEMORY",
-)
 
 
-def _path(database: str | Path) -> Path:
-    """Return the file that a path or a `sqlite:///` URL names."""
+def _path_and_options(database: str | Path) -> tuple[Path, dict[str, str]]:
+    """Return the file that a path or a `sqlite:///` URL names, and the URL's options."""
     text = str(database)
     if "://" in text and not text.startswith(_PREFIX):
         raise ConfigurationError(
             f"{text!r} is no SQLite URL; write sqlite:///relative/file.db or "
             "sqlite:////absolute/file.db."
         )
-    path = text.removeprefix(_PREFIX)
+    path, options = text, ""
+    if text.startswith(_PREFIX):
+        path, _, options = text.removeprefix(_PREFIX).partition("?")
     if path in {"", ":memory:"}:
         raise ConfigurationError(
             "A SQLite store needs a file; for a store in memory use InMemoryLightningStore."
         )
-    return Path(path).expanduser()
+    return Path(path).expanduser(), dict(parse_qsl(options, keep_blank_values=True))
 
 
-def _connect_to(path: Path) -> Engine:
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
-
-    def on_connect(connection: Any, _: Any) -> None:
-        # The driver's own transactions begin too late; `on_begin` begins them instead.
-        connection.isolation_level = None
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-
-    def on_begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("agl_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
-    return engine
-
-
-def _prepare(connection: Connection, path: Path) -> None:
-    """Create the tables in a new file, and refuse a file whose layout is not ours."""
-    tables = inspect(connection).get_table_names()
-    if not tables:
-        metadata.create_all(connection)
-        connection.execute(insert(layout), {"version": SCHEMA_VERSION})
-        return
-    version = None
-    if layout.name in tables:
-        version = connection.execute(select(layout.c.version)).scalar()
-    if version is None:
+def _synchronous(given: str | None, options: dict[str, str]) -> Synchronous:
+    unknown = sorted(options.keys() - {"synchronous"})
+    value = given or options.get("synchronous", "normal").lower()
+    if unknown or value not in get_args(Synchronous):
+        wrong = ", ".join(unknown) or f"synchronous={value}"
         raise ConfigurationError(
-            f"{path} is a SQLite database of another program; give a new file."
+            f"{wrong} is no option of a SQLite store; use synchronous=normal or synchronous=full."
         )
-    if version != SCHEMA_VERSION:
+    return cast("Synchronous", value)
+
+
+def _open(path: Path, synchronous: Synchronous) -> SqliteCollections:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = SqliteConnection(path)
+        try:
+            connection.begin(write=True)
+            prepare(connection, str(path))
+            connection.commit()
+        finally:
+            connection.rollback()
+            connection.close()
+        return SqliteCollections(path, synchronous=synchronous)
+    except sqlite3.DatabaseError as error:
         raise ConfigurationError(
-            f"{path} has store layout {version}, this version of agentlightning reads layout "
-            f"{SCHEMA_VERSION}; upgrade agentlightning, or give a new file."
-        )
+            f"{path} cannot be opened as a SQLite database: {error}"
+        ) from error
 
 
 class SQLiteLightningStore(CollectionBasedLightningStore):
     """A store in a SQLite file, for any number of threads and event loops of one process.
 
     A running attempt's limits keep counting while nobody has the file open, so that one whose
-    process died is found lost when it is opened again. Other processes should use the store
-    through a `LightningStoreServer`: they may open the file too, but then learn of each other's
-    changes only every ten seconds.
+    process died is found lost when it is opened again. Several processes of one machine may open
+    the file at once; whoever waits in one is woken by what another one does. Across machines,
+    serve the store with a `LightningStoreServer`: a file on a network share is not safe.
 
     Args:
-        database: A path, or `sqlite:///relative/file.db`; folders are made as needed.
+        database: A path, or `sqlite:///relative/file.db`, which may end in `?synchronous=full`;
+            folders are made as needed.
+        synchronous: What a call's return promises. `normal`, the default: its writes survive any
+            end of the process; a power cut may take back the last ones, in order and as wholes.
+            `full`: they survive a power cut too, and each write waits for the disk.
         tracker: See `CollectionBasedLightningStore`.
         scan_debounce_seconds: See `CollectionBasedLightningStore`.
 
@@ -109,25 +97,13 @@ class SQLiteLightningStore(CollectionBasedLightningStore):
         self,
         database: str | Path,
         *,
+        synchronous: Synchronous | None = None,
         tracker: Any = None,
         scan_debounce_seconds: float = 10.0,
     ) -> None:
-        self.path = _path(database)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        engine = _connect_to(self.path)
-        try:
-            writing = engine.execution_options(agl_writes=True)
-            with writing.begin() as connection:
-                _prepare(connection, self.path)
-        except DatabaseError as error:
-            raise ConfigurationError(
-                f"{self.path} cannot be opened as a SQLite database: {error.orig}"
-            ) from error
-        super().__init__(
-            SqlLightningCollections(engine, begin_write={"agl_writes": True}),
-            tracker=tracker,
-            scan_debounce_seconds=scan_debounce_seconds,
-        )
+        self.path, options = _path_and_options(database)
+        collections = _open(self.path, _synchronous(synchronous, options))
+        super().__init__(collections, tracker=tracker, scan_debounce_seconds=scan_debounce_seconds)
         if self._watchdog is not None:
             # Attempts may have run out while the file was closed.
             self._watchdog.expect(now())

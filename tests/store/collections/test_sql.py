@@ -1,20 +1,25 @@
-"""Collections in SQL, on SQLite: the common rules, the threads, the journal's limits."""
+"""Collections in SQL, on SQLite: the common rules, groups of steps, threads, the journal."""
 
 import asyncio
 import gc
+import sqlite3
 import threading
 
 import pytest
 import pytest_asyncio
 
 from agentlightning._internal.aio import CommittedThenCancelledError
-from agentlightning.errors import ConflictError, StoreError, StoreUnavailableError
-from agentlightning.store.collections.sql import sequence
+from agentlightning._internal.clock import monotonic
+from agentlightning.errors import ConflictError, NotFoundError, StoreError, StoreUnavailableError
+from agentlightning.store.collections.changes import Changes
+from agentlightning.store.collections.sql import sequence, sqlite_log
 from agentlightning.store.collections.sql.condition import sql_filter, sql_order
-from agentlightning.store.collections.sql.schema import attempts, spans
-from agentlightning.store.collections.sql.thread import DatabaseThread
+from agentlightning.store.collections.sql.job import JobThread
+from agentlightning.store.collections.sql.schema import attempts
+from agentlightning.store.record import replace
 from agentlightning.store.sqlite import SQLiteLightningStore
-from agentlightning.types import Attempt, StoreEvent
+from agentlightning.types import Attempt, EnqueueRolloutRequest, PromptTemplate, StoreEvent
+from tests.conformance.store_spans import make_span
 from tests.store.collections.model import CollectionConformance, attempt
 
 
@@ -72,82 +77,80 @@ def test_only_python_can_answer_some_filters():
     """What SQL would compare differently is left to Python."""
     assert sql_filter(attempts, {"metadata": {"contains": "k"}}) is None
     assert sql_filter(attempts, {"sequence_id": {"exact": "1"}}) is None
-    assert sql_filter(attempts, {"payload": {"contains": "k"}}) is None
+    assert sql_filter(attempts, {"body": {"contains": "k"}}) is None
     assert sql_filter(attempts, {"rollout_id": {"within": [str(n) for n in range(40_000)]}}) is None
     assert sql_filter(attempts, {"_must": {"metadata": {"contains": "k"}}}) is None
     assert sql_filter(attempts, {"status": {"within": ["failed"]}}) is not None
 
 
 def test_plain_columns_are_sorted_by_their_index():
-    """A column that is never NULL is sorted as it is, others by their rank for NULL."""
-    assert "coalesce" not in str(
-        sql_order(attempts, Attempt, {"name": "sequence_id", "order": "asc"})[0]
-    )
-    assert "coalesce" in str(sql_order(attempts, Attempt, {"name": "end_time", "order": "asc"})[0])
+    """A column that is never NULL is sorted as it is, a time too, others by their rank for NULL."""
+    for name, ranked in (("sequence_id", False), ("end_time", False), ("worker_id", True)):
+        (term, _) = sql_order(attempts, Attempt, {"name": name, "order": "asc"})
+        assert ("coalesce" in str(term)) is ranked
 
 
-async def test_claims_use_an_index(rows):
-    """The hot questions are answered from an index, not by a scan."""
-    queries = {
-        str(attempts.select().where(attempts.c.rollout_id == "r").order_by(attempts.c.sequence_id)),
-        str(spans.select().where(spans.c.rollout_id == "r").order_by(spans.c.sequence_id)),
-    }
-
-    def plans(connection):
-        return [
-            str(
-                connection.exec_driver_sql(
-                    f"EXPLAIN QUERY PLAN {query}", {"rollout_id_1": "r"}
-                ).all()
-            )
-            for query in queries
-        ]
-
-    for plan in await rows._run(plans, write=False):
-        assert "USING INDEX" in plan
-        assert "TEMP B-TREE" not in plan
+async def test_hot_questions_use_an_index(store):
+    """The questions of every claim and every span are answered from an index, not by a scan."""
+    seen = []
+    connection = store.collections._engine.connection
+    connection._raw.set_trace_callback(seen.append)
+    claimed = await store.start_rollout(1, worker_id="w")
+    await store.add_span(make_span(claimed))
+    await store.add_span(make_span(claimed))
+    store.collections._engine.session.forget()
+    await store.finish_rollout(claimed.rollout_id)
+    connection._raw.set_trace_callback(None)
+    questions = [text for text in seen if text.startswith(("SELECT", "UPDATE", "DELETE"))]
+    assert any("json_each" in text for text in questions)
+    for text in questions:
+        for *_, plan in connection.run(f"EXPLAIN QUERY PLAN {text}"):
+            scan = plan.startswith("SCAN") and "USING INDEX" not in plan
+            assert not scan or plan in {"SCAN k VIRTUAL TABLE INDEX 1:", "SCAN rollout_queue"}
 
 
-async def test_unopenable_database_is_reported_to_each_caller():
-    """When the connection cannot be opened, calls fail as retryable instead of hanging."""
+async def test_failing_server_of_jobs_is_reported_to_each_caller():
+    """When the thread's work cannot be done at all, calls fail instead of hanging."""
 
-    def connect():
+    def serve(jobs):
         raise OSError("disk on fire")
 
-    thread = DatabaseThread(connect, "agentlightning-test")
+    thread = JobThread(serve, "agentlightning-test")
     for _ in range(2):
-        with pytest.raises(StoreUnavailableError, match="disk on fire"):
-            await thread.call(lambda connection, job: None)
+        with pytest.raises(OSError, match="disk on fire"):
+            await thread.submit(None).outcome()
     thread.close()
     with pytest.raises(StoreError, match="closed"):
-        await thread.call(lambda connection, job: None)
+        thread.submit(None)
 
 
-async def test_cancellation_before_and_after_the_commit(store):
+async def test_cancellation_before_and_after_the_commit():
     """Work whose caller leaves is undone before the commit, and handed back after it."""
-    thread = store.collections._writer
 
     async def leave(*, after_commit):
         started, go = threading.Event(), threading.Event()
 
-        def work(connection, job):
+        def serve(jobs):
+            (job,) = jobs
             committed = after_commit and job.may_commit()
             started.set()
             go.wait(30)
-            return committed or job.may_commit()
+            job.finish(committed or job.may_commit())
 
-        task = asyncio.create_task(call(work))
+        thread = JobThread(serve, "agentlightning-test")
+        task = asyncio.create_task(call(thread))
         await asyncio.to_thread(started.wait, 30)
         task.cancel()
         timer = threading.Timer(0.02, go.set)
         timer.start()
         result = await task
         timer.join()
+        thread.close()
         return result
 
-    async def call(work):
+    async def call(thread):
         try:
-            return await thread.call(work)
+            return await thread.submit(None).outcome()
         except CommittedThenCancelledError as late:
             return f"committed {late.result}"
         except asyncio.CancelledError:
@@ -157,11 +160,108 @@ async def test_cancellation_before_and_after_the_commit(store):
     assert await leave(after_commit=True) == "committed True"
 
 
+async def test_steps_of_one_moment_are_one_commit(store):
+    """What several tasks ask for at once is committed together, and each gets its own answer."""
+    commits = []
+    connection = store.collections._engine.connection
+    connection._raw.set_trace_callback(lambda text: text == "COMMIT" and commits.append(text))
+    calls = [store.enqueue_rollout(n) for n in range(20)]
+    calls.append(store.finish_rollout("unknown"))
+    *rollouts, error = await asyncio.gather(*calls, return_exceptions=True)
+    assert [rollout.input for rollout in rollouts] == list(range(20))
+    assert isinstance(error, NotFoundError)
+    assert len(commits) < 5
+    assert len(await store.query_rollouts()) == 20
+
+
+async def test_step_that_fails_while_writing_harms_no_other(rows):
+    """A step that fails half-way takes nothing of its group with it, and leaves nothing."""
+
+    async def good(inner):
+        await inner.rollout_queue.enqueue(["good"])
+
+    async def bad(inner):
+        await inner.rollout_queue.enqueue(["bad"])
+        raise RuntimeError("half-way")
+
+    results = await asyncio.gather(
+        *(rows.execute(step) for step in (good, good, bad, good)), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [
+        type(None),
+        type(None),
+        RuntimeError,
+        type(None),
+    ]
+    assert list(await rows.rollout_queue.peek(9)) == ["good"] * 3
+
+
+async def test_cancelled_member_of_a_group_is_left_out(rows):
+    """A task that is cancelled before its group runs has changed nothing."""
+
+    async def step(inner):
+        await inner.rollout_queue.enqueue(["x"])
+
+    tasks = [asyncio.create_task(rows.execute(step)) for _ in range(4)]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(result, BaseException) for result in results] == [False, False, True, False]
+    assert await rows.rollout_queue.size() == 3
+
+
+async def test_lone_caller_lets_others_go_on(store):
+    """A task that calls the store without a pause does not keep the event loop to itself."""
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counter = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    for n in range(100):
+        await store.enqueue_rollout(n)
+    counter.cancel()
+    assert turns >= 5
+
+
+async def test_what_others_wrote_is_seen(tmp_path):
+    """What a connection remembers is forgotten when another one has written."""
+    ours, theirs = (SQLiteLightningStore(tmp_path / "a.db") for _ in range(2))
+    started = await ours.start_rollout(1, worker_id="w")
+    await theirs.finish_rollout(started.rollout_id)
+    await theirs.add_resources({"p": PromptTemplate(template="1", engine="jinja")})
+    assert (await ours.get_rollout_by_id(started.rollout_id)).status == "succeeded"
+    assert (await ours.get_worker_by_id("w")).status == "idle"
+    assert (await ours.enqueue_rollout(2)).resources_id is not None
+    await ours.close()
+    await theirs.close()
+
+
+async def test_rolled_back_step_is_forgotten(store):
+    """What a failed step had read and written is not remembered."""
+    started = await store.start_rollout(1)
+
+    async def step(rows):
+        changed = replace(started.attempt, status="failed")
+        await rows.apply(Changes(attempts={(started.rollout_id, changed.attempt_id): changed}))
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        await store.collections.execute(step)
+    assert (await store.get_latest_attempt(started.rollout_id)).status == "preparing"
+
+
 def test_store_that_nobody_closed_ends_its_threads(tmp_path):
     """Dropping the last reference to a store ends its threads."""
     store = SQLiteLightningStore(tmp_path / "a.db")
     asyncio.run(store.enqueue_rollout(1))
-    threads = [store.collections._writer._thread, store.collections._reader._thread]
+    asyncio.run(store.query_rollouts())
+    threads = [t for t in threading.enumerate() if t.name == "agentlightning-reader"]
+    assert threads
     del store
     # The watchdog's first scan may hold the store for another moment.
     for _ in range(3000):
@@ -172,22 +272,76 @@ def test_store_that_nobody_closed_ends_its_threads(tmp_path):
     assert not any(thread.is_alive() for thread in threads)
 
 
-async def test_locked_database_is_retryable(store, monkeypatch):
-    """A write that another process blocks for too long fails as retryable."""
-    import sqlite3
-
-    def shorten(connection):
-        connection.exec_driver_sql("PRAGMA busy_timeout=50")
-
-    await store.collections._run(shorten, write=True)
+async def test_locked_database_is_retryable(store):
+    """A write that another process blocks waits without blocking the loop, then is retryable."""
+    store.collections._engine.busy_seconds = 0.1
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(store.enqueue_rollout(1))
+    await asyncio.sleep(0)
+    assert await store.query_rollouts() is not None
     with pytest.raises(StoreUnavailableError) as caught:
-        await store.enqueue_rollout(1)
+        await waiting
     assert caught.value.retryable
+    waiting = asyncio.create_task(store.enqueue_rollout(2))
+    await asyncio.sleep(0.02)
     other.execute("ROLLBACK")
     other.close()
-    await store.enqueue_rollout(1)
+    await waiting
+    assert [rollout.input for rollout in await store.query_rollouts()] == [2]
+
+
+async def test_log_is_written_back_and_bounded(tmp_path, monkeypatch):
+    """The write-ahead log is written back in a thread, and emptied when it grows too large."""
+    monkeypatch.setattr(sqlite_log, "_WRITE_BACK", 200_000)
+    monkeypatch.setattr(sqlite_log, "_MOST", 400_000)
+    store = SQLiteLightningStore(tmp_path / "a.db")
+    for _ in range(100):
+        await store.enqueue_many_rollouts(
+            [EnqueueRolloutRequest(input="x" * 500) for _ in range(40)]
+        )
+    log = tmp_path / "a.db-wal"
+    end = monotonic() + 30
+    while log.stat().st_size >= 400_000 and monotonic() < end:
+        await store.enqueue_rollout("one more")
+        await asyncio.sleep(0.005)
+    assert log.stat().st_size < 400_000
+    assert (tmp_path / "a.db").stat().st_size > 1_000_000
+    assert (await store.statistics())["total_rollouts"] >= 4000
+    await store.close()
+
+
+async def test_synchronous_full_waits_for_the_disk(tmp_path):
+    """With `synchronous=full` every commit is synchronised, in a thread that may wait."""
+    store = SQLiteLightningStore(f"sqlite:///{tmp_path}/a.db?synchronous=full")
+    rollouts = await asyncio.gather(*(store.enqueue_rollout(n) for n in range(10)))
+    assert len({rollout.rollout_id for rollout in rollouts}) == 10
+    assert store.collections._engine.connection.run("PRAGMA synchronous") == [(2,)]
+    assert "agentlightning-writer" in {thread.name for thread in threading.enumerate()}
+    await store.close()
+
+
+async def test_totals_stay_exact(store):
+    """Numbers by status and mode follow every change, and tell the totals of listings."""
+    requests = [EnqueueRolloutRequest(input=n, mode="train" if n % 2 else None) for n in range(10)]
+    await store.enqueue_many_rollouts(requests)
+    for claimed in await store.dequeue_many_rollouts(limit=4):
+        await store.finish_rollout(claimed.rollout_id)
+    for query, total in (
+        ({}, 10),
+        ({"status_in": ["succeeded"]}, 4),
+        ({"status_in": ["succeeded", "queuing"], "mode_in": ["train"]}, 5),
+        ({"status_in": ["succeeded"], "mode_in": ["train"], "filter_logic": "or"}, 7),
+        ({"status_in": []}, 0),
+    ):
+        found = await store.query_rollouts(limit=1, **query)
+        whole = await store.query_rollouts(**query)
+        assert found.total == len(whole) == total
+    table = store.collections.rollouts
+    await table.delete(list(await table.query({"status": {"exact": "succeeded"}})))
+    assert await table.size() == 6
+    await table.upsert([replace(row, mode="val") for row in await table.query()])
+    assert (await store.query_rollouts(mode_in=["val"], limit=1)).total == 6
 
 
 def test_work_of_a_closed_loop_is_still_done(tmp_path):

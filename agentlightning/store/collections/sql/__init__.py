@@ -1,5 +1,1 @@
-"""Collections in a SQL database, through SQLAlchemy Core."""
-
-from agentlightning.store.collections.sql.database import SqlLightningCollections
-
-__all__ = ["SqlLightningCollections"]
+"""Collections in SQL databases: SQLite and PostgreSQL, from the same tables and statements."""

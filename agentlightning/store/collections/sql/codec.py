@@ -1,73 +1,120 @@
-"""Records as JSON text and back; the values come back as they went in, NaN included."""
+"""Records as rows: the columns as they are, and everything else as JSON in `body`."""
 
 from __future__ import annotations
 
-import json
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, Generic, TypeVar
 
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticUndefined
 
-from agentlightning.errors import InvalidRequestError
-from agentlightning.types import OtelResource, Span, SpanContext, TraceStatus
-from agentlightning.types.tracer import Event, Link
+from agentlightning.store.collections.sql.text import from_text, to_text
+from agentlightning.store.record import build
+from agentlightning.types import ResourcesUpdate, Rollout, RolloutConfig
+from agentlightning.types.resources import NamedResources
 
 M = TypeVar("M", bound=BaseModel)
+Row = Sequence[Any]
+Revive = Callable[[Any], Any]
+
+_CONFIG_DEFAULTS: Final = vars(RolloutConfig())
+_NAMED_RESOURCES: Final[TypeAdapter[NamedResources]] = TypeAdapter(NamedResources)
 
 
-def _fields(record: BaseModel) -> dict[str, Any]:
-    extra = record.__pydantic_extra__
-    return {**vars(record), **extra} if extra else vars(record)
+def _config(fields: Any) -> RolloutConfig:
+    config = RolloutConfig()
+    return build(RolloutConfig, {**vars(config), **fields}) if fields else config
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return _fields(value)
-    return to_jsonable_python(value)
+_REVIVE: Final[Mapping[type[BaseModel], Mapping[str, Revive]]] = {
+    Rollout: {"config": _config},
+    ResourcesUpdate: {"resources": _NAMED_RESOURCES.validate_python},
+}
 
 
-def encode(record: BaseModel) -> str:
-    """Return a record as JSON.
+def float_columns(model: type[BaseModel], columns: Sequence[str]) -> tuple[str, ...]:
+    """Return those of a model's fields that are floats."""
+    annotations: dict[str, Any] = {name: model.model_fields[name].annotation for name in columns}
+    return tuple(name for name in columns if annotations[name] in (float, float | None))
 
-    Raises:
-        InvalidRequestError: A value in it has no JSON form.
+
+def keep_odd_numbers(
+    columns: Sequence[str], fields: Mapping[str, Any], body: dict[str, Any]
+) -> None:
+    """Add to a body the columns that are NaN, which databases take for NULL."""
+    for name in columns:
+        value = fields[name]
+        if value != value:
+            body[name] = value
+
+
+class RecordCodec(Generic[M]):
+    """The form of one model's records in a table.
+
+    Args:
+        model: The records' class; one that allows no fields beyond its own.
+        columns: Its fields that are columns, in the table's order.
     """
-    try:
-        return json.dumps(_fields(record), default=_plain, separators=(",", ":"))
-    except (TypeError, ValueError, PydanticSerializationError) as error:
-        raise InvalidRequestError(
-            f"{type(record).__name__} cannot be stored: {error}; use JSON values only."
-        ) from error
 
+    def __init__(self, model: type[M], columns: Sequence[str]) -> None:
+        self.model = model
+        self.columns = tuple(columns)
+        self.values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*self.columns)
+        self.free = tuple(name for name in model.model_fields if name not in self.columns)
+        self._revive = _REVIVE.get(model, {})
+        self._defaults: dict[str, Any] = {
+            name: None if info.default is PydanticUndefined else info.default
+            for name, info in model.model_fields.items()
+        }
+        self._floats = float_columns(model, self.columns)
 
-def decode(model: type[M], payload: str) -> M:
-    """Return the record that `encode` made this text of."""
-    fields = json.loads(payload)
-    if model is Span:
-        return _span(model, fields)
-    return model.model_validate(fields)
+    def body(self, record: M) -> str:
+        """Return what no column holds.
 
+        Raises:
+            InvalidRequestError: A value in it has no JSON form.
+        """
+        fields = record.__dict__
+        body: dict[str, Any] = {}
+        for name in self.free:
+            value = fields[name]
+            if isinstance(value, RolloutConfig):
+                set_fields = vars(value).items()
+                value = {k: v for k, v in set_fields if v != _CONFIG_DEFAULTS.get(k)} or None
+            if value is not None:
+                body[name] = value
+        keep_odd_numbers(self._floats, fields, body)
+        return to_text(body, self.model.__name__) if body else "{}"
 
-def _context(fields: dict[str, Any] | None) -> SpanContext | None:
-    return None if fields is None else SpanContext.model_construct(**fields)
+    def row(self, record: M) -> tuple[Any, ...]:
+        """Return the columns' values and the body."""
+        return (*self.values(record.__dict__), self.body(record))
 
+    def same_body(self, old: M, new: M) -> bool:
+        """Return whether a changed record certainly has the body that it had before."""
+        before, after = old.__dict__, new.__dict__
+        if any(before[name] is not after[name] for name in self.free):
+            return False
+        # A NaN is kept in the body, which then changes with its column.
+        return all(before[name] == before[name] for name in self._floats)
 
-def _link(fields: dict[str, Any]) -> Link:
-    context = SpanContext.model_construct(**fields.pop("context"))
-    return Link.model_construct(context=context, **fields)
+    def changed(self, old: M, new: M) -> tuple[str, ...]:
+        """Return the columns in which two records differ."""
+        before, after = old.__dict__, new.__dict__
+        return tuple(name for name in self.columns if before[name] != after[name])
 
+    def record(self, row: Row) -> M:
+        """Return the record of a row: the columns in order, then the body."""
+        fields = dict(self._defaults)
+        fields.update(zip(self.columns, row, strict=False))
+        body = row[-1]
+        if body != "{}":
+            fields.update(from_text(body))
+        for name, revive in self._revive.items():
+            fields[name] = revive(fields[name])
+        return build(self.model, fields)
 
-def _span(model: type[M], fields: dict[str, Any]) -> M:
-    """Build a span from trusted fields.
-
-    Perf: validating the union of attribute types takes several passes over each list of ids.
-    """
-    fields["status"] = TraceStatus.model_construct(**fields["status"])
-    fields["context"] = _context(fields["context"])
-    fields["parent"] = _context(fields["parent"])
-    fields["resource"] = OtelResource.model_construct(**fields["resource"])
-    if fields["events"]:
-        fields["events"] = [Event.model_construct(**event) for event in fields["events"]]
-    if fields["links"]:
-        fields["links"] = [_link(link) for link in fields["links"]]
-    return model.model_construct(**fields)
+    def records(self, rows: Sequence[Row]) -> list[M]:
+        """Return the records of several rows."""
+        return [self.record(row) for row in rows]

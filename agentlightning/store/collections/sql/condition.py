@@ -2,22 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, String, Table, and_, func, or_, true
-from sqlalchemy.sql.elements import ColumnClause, UnaryExpression
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    String,
+    Table,
+    and_,
+    bindparam,
+    func,
+    nulls_first,
+    nulls_last,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import UnaryExpression
 
 from agentlightning.store.collections.filtering import conditions, is_any, musts, none_rank
+from agentlightning.store.collections.sql.schema import rollout_tags, rollouts
+from agentlightning.store.collections.sql.statement import Bare
+from agentlightning.store.collections.sql.tags import wanted_tags
+from agentlightning.store.collections.sql.text import is_clean
 from agentlightning.types import FilterOptions, SortOptions
 
 _MOST_PARAMETERS: Final = 30_000
-"""Below SQLite's limit of 32,766 parameters in one statement."""
+"""Below the limit of 32,766 parameters in one statement of SQLite, and PostgreSQL's 32,767."""
+_LARGEST: Final = 2**63
 
 Order = UnaryExpression[Any] | ColumnElement[Any]
+Test = ColumnElement[bool]
 
 
-def _within(column: ColumnClause[Any], operand: Any) -> ColumnElement[bool] | None:
+class _Contains(ColumnElement[bool]):
+    """Whether a column's text contains another, letter by letter."""
+
+    inherit_cache = False
+    type = Boolean()
+
+    def __init__(self, column: ColumnElement[Any], part: str) -> None:
+        self.column = column
+        self.part = bindparam(None, part, type_=column.type)
+
+
+@compiles(_Contains)
+def _contains(element: _Contains, compiler: SQLCompiler, **kw: Any) -> str:
+    column, part = compiler.process(element.column, **kw), compiler.process(element.part, **kw)
+    return f"strpos({column}, {part}) > 0"
+
+
+@compiles(_Contains, "sqlite")
+def _contains_sqlite(element: _Contains, compiler: SQLCompiler, **kw: Any) -> str:
+    column, part = compiler.process(element.column, **kw), compiler.process(element.part, **kw)
+    return f"instr({column}, {part}) > 0"
+
+
+class Filter:
+    """One filter of one table on its way to SQL.
+
+    Args:
+        table: The table.
+        common: Columns that so many rows agree on that an index on them would not help.
+    """
+
+    def __init__(self, table: Table, common: Collection[str] = ()) -> None:
+        self._table = table
+        self._common = common
+
+    def sql(self, options: FilterOptions | None) -> Test | None:
+        """Return a filter as a SQL expression, or None where only Python can evaluate it."""
+        if not options:
+            return true()
+        required: list[Test] = []
+        for must in musts(options):
+            test = self.sql(must)
+            if test is None:
+                return None
+            required.append(test)
+        own: list[Test] = []
+        for field, operator, operand in conditions(options):
+            test = self._condition(field, operator, operand)
+            if test is None:
+                return None
+            own.append(test)
+        if own and is_any(options):
+            return and_(*required, or_(*own))
+        return and_(true(), *required, *own)
+
+    def _condition(self, field: str, operator: str, operand: Any) -> Test | None:
+        if operator == "has":
+            return self._has(field, operand)
+        if field not in self._table.info["fields"]:
+            return None
+        plain = self._table.c[field]
+        column: ColumnElement[Any] = Bare(plain) if field in self._common else plain
+        if operator == "within":
+            return _within(column, operand)
+        if not _comparable(column, [operand]):
+            return None
+        if operator == "exact":
+            return column == operand
+        return _Contains(plain, operand) if isinstance(plain.type, String) else None
+
+    def _has(self, field: str, pairs: Any) -> Test | None:
+        if self._table is not rollouts or field != "metadata":
+            return None
+        wanted = wanted_tags(pairs)
+        if wanted is None:
+            return None
+        tags = rollout_tags.c
+        return and_(
+            true(),
+            *(
+                self._table.c.ordinal.in_(
+                    select(tags.ordinal).where(tags.key == key, tags.value == value)
+                )
+                for key, value in wanted
+            ),
+        )
+
+
+def _within(column: ColumnElement[Any], operand: Any) -> Test | None:
     values = list(operand)
     present = [value for value in values if value is not None]
     if len(present) > _MOST_PARAMETERS or not _comparable(column, present):
@@ -26,54 +136,33 @@ def _within(column: ColumnClause[Any], operand: Any) -> ColumnElement[bool] | No
     return or_(test, column.is_(None)) if len(present) < len(values) else test
 
 
-def _comparable(column: ColumnClause[Any], values: list[Any]) -> bool:
+def _comparable(column: ColumnElement[Any], values: list[Any]) -> bool:
     """Return whether SQL compares these values with the column as Python does."""
-    plain = str if isinstance(column.type, String) else (int, float)
-    return all(isinstance(value, plain) for value in values)
+    if isinstance(column.type, String):
+        return all(isinstance(value, str) and is_clean(value) for value in values)
+    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)
 
 
-def _condition(table: Table, field: str, operator: str, operand: Any) -> ColumnElement[bool] | None:
-    column = table.c.get(field)
-    if column is None or field in {"ordinal", "payload"}:
-        return None
-    if operator == "within":
-        return _within(column, operand)
-    if not _comparable(column, [operand]):
-        return None
-    if operator == "exact":
-        return column == operand
-    return func.instr(column, operand) > 0 if isinstance(column.type, String) else None
-
-
-def sql_filter(table: Table, options: FilterOptions | None) -> ColumnElement[bool] | None:
+def sql_filter(table: Table, options: FilterOptions | None) -> Test | None:
     """Return a filter as a SQL expression, or None where only Python can evaluate it."""
-    if not options:
-        return true()
-    required: list[ColumnElement[bool]] = []
-    for must in musts(options):
-        test = sql_filter(table, must)
-        if test is None:
-            return None
-        required.append(test)
-    own: list[ColumnElement[bool]] = []
-    for field, operator, operand in conditions(options):
-        test = _condition(table, field, operator, operand)
-        if test is None:
-            return None
-        own.append(test)
-    if own and is_any(options):
-        return and_(*required, or_(*own))
-    return and_(true(), *required, *own)
+    return Filter(table).sql(options)
 
 
 def sql_order(table: Table, model: type[BaseModel], sort: SortOptions | None) -> list[Order] | None:
     """Return an ordering as SQL terms, or None where only Python can evaluate it."""
     if sort is None:
         return [table.c.ordinal]
-    rank = none_rank(model, sort["name"])
-    column = table.c.get(sort["name"])
-    if column is None:
+    name, down = sort["name"], sort["order"] == "desc"
+    rank = none_rank(model, name)
+    if name not in table.info["fields"]:
         return None
-    # Only a bare column can be read off an index.
-    term = func.coalesce(column, rank) if column.nullable else column
-    return [term.desc() if sort["order"] == "desc" else term, table.c.ordinal]
+    column = table.c[name]
+    # Only a bare column can be read off an index, so a missing time is not replaced by infinity.
+    if rank == float("inf"):
+        term = nulls_first(column.desc()) if down else nulls_last(column.asc())
+    elif column.nullable:
+        term = func.coalesce(column, rank)
+        term = term.desc() if down else term
+    else:
+        term = column.desc() if down else column
+    return [term, table.c.ordinal]

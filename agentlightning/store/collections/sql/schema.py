@@ -1,22 +1,23 @@
-"""Tables: what is a column, what is indexed, and which version of the layout a database has.
+"""Tables: what is a column, what is indexed. `migration` brings older databases to this layout.
 
-Every record is kept whole as JSON in `payload`; the other columns repeat the fields that queries
-filter and sort by. `ordinal` is the order of insertion.
+A record's fields that queries filter and sort by are columns, the rest is JSON in `body`.
+`ordinal` is the order of insertion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 from sqlalchemy import (
+    BigInteger,
     Column,
-    Float,
+    Double,
     Index,
     Integer,
     MetaData,
-    String,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
@@ -24,25 +25,23 @@ from sqlalchemy import (
 
 from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
 
-SCHEMA_VERSION: Final = 1
-"""Raise it with every change that older code could not read, and add the migration."""
-
 metadata: Final = MetaData()
 
-_TYPES: Final[Mapping[type, type[String | Integer | Float[float]]]] = {
-    str: String,
-    int: Integer,
-    float: Float,
-}
+# Texts compare by code points, as Python's do, whatever the database's locale is.
+_TEXT: Final = Text().with_variant(Text(collation="C"), "postgresql")
+_NUMBER: Final = BigInteger().with_variant(Integer(), "sqlite")
+_TYPES: Final[Mapping[type, Any]] = {str: _TEXT, int: _NUMBER, float: Double()}
 
 
-def _column(model: type[BaseModel], name: str) -> Column[object]:
+def _column(model: type[BaseModel], name: str) -> Column[Any]:
     """Return the column of a scalar field, typed and nullable as the model says."""
     annotation = model.model_fields[name].annotation
     parts = get_args(annotation) or (annotation,)
     # What is neither a plain type nor an optional one is a literal of strings.
     kind = next((part for part in parts if part in _TYPES), str)
-    return Column(name, _TYPES[kind], nullable=type(None) in parts)
+    # A NaN is stored as NULL, so that floats may always be NULL.
+    nullable = type(None) in parts or (kind is float)
+    return Column(name, _TYPES[kind], nullable=nullable)
 
 
 def _records(
@@ -52,11 +51,11 @@ def _records(
     return Table(
         name,
         metadata,
-        Column("ordinal", Integer, primary_key=True),
+        Column("ordinal", _NUMBER, primary_key=True),
         *columns,
-        Column("payload", Text, nullable=False),
+        Column("body", Text, nullable=False),
         UniqueConstraint(*keys, name=f"{name}_key"),
-        info={"model": model, "keys": keys},
+        info={"model": model, "keys": keys, "fields": (*keys, *others)},
     )
 
 
@@ -104,31 +103,77 @@ workers: Final = _records(
         "current_attempt_id",
     ),
 )
+# Perf: each index costs every write a page, so there are none that a listing can do without.
 Index("rollouts_status", rollouts.c.status)
+Index("rollouts_mode", rollouts.c.mode, sqlite_where=rollouts.c.mode.is_not(None))
 Index("rollouts_start_time", rollouts.c.start_time)
-Index("attempts_sequence", attempts.c.rollout_id, attempts.c.sequence_id)
+Index("rollouts_end_time", rollouts.c.end_time)
 Index("spans_sequence", spans.c.rollout_id, spans.c.sequence_id)
 Index("resources_update_time", resources.c.update_time)
 
 rollout_queue: Final = Table(
     "rollout_queue",
     metadata,
-    Column("ordinal", Integer, primary_key=True),
-    Column("value", String, nullable=False, index=True),
-    # A queue runs empty, and its numbers must keep growing for the order to hold.
-    sqlite_autoincrement=True,
+    Column("ordinal", _NUMBER, primary_key=True),
+    Column("value", _TEXT, nullable=False, index=True),
 )
+rollout_tags: Final = Table(
+    "rollout_tags",
+    metadata,
+    Column("key", _TEXT, nullable=False),
+    Column("value", _TEXT, nullable=False),
+    Column("ordinal", _NUMBER, nullable=False),
+    PrimaryKeyConstraint("key", "value", "ordinal"),
+    sqlite_with_rowid=False,
+)
+"""The plain values in rollouts' metadata, by which they are found."""
+
 span_sequence_ids: Final = Table(
     "span_sequence_ids",
     metadata,
-    Column("key", String, primary_key=True),
-    Column("value", Integer, nullable=False),
+    Column("key", _TEXT, primary_key=True),
+    Column("value", _NUMBER, nullable=False),
+    sqlite_with_rowid=False,
 )
+contents: Final = Table(
+    "contents",
+    metadata,
+    Column("name", _TEXT, primary_key=True),
+    Column("data", Text, nullable=False),
+)
+content_owners: Final = Table(
+    "content_owners",
+    metadata,
+    Column("rollout_id", _TEXT, nullable=False),
+    Column("name", _TEXT, nullable=False, index=True),
+    PrimaryKeyConstraint("rollout_id", "name"),
+    sqlite_with_rowid=False,
+)
+totals: Final = Table(
+    "totals",
+    metadata,
+    Column("name", _TEXT, primary_key=True),
+    Column("value", _NUMBER, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""How many records there are, of rollouts also by status and mode, and the last event's number:
+always exact. Where several write side by side, they wait for one another here.
+"""
+
 events: Final = Table(
     "events",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("payload", Text, nullable=False),
+    # One row holds the events of one step, numbered without a gap up to `seq`.
+    Column("seq", _NUMBER, primary_key=True, autoincrement=False),
+    Column("count", _NUMBER, nullable=False),
+    Column("body", Text, nullable=False),
+)
+replies: Final = Table(
+    "replies",
+    metadata,
+    Column("key", _TEXT, primary_key=True),
+    Column("time", Double, nullable=False, index=True),
+    Column("refs", Text, nullable=False),
 )
 layout: Final = Table(
     "agentlightning_layout",

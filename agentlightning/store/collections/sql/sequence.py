@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, select, update
+from sqlalchemy import Integer, bindparam, delete, func, insert, select
 
 from agentlightning.errors import ConflictError
-from agentlightning.store.collections.base import EventJournal, KeyValue, Queue
-from agentlightning.store.collections.sql.codec import decode, encode
-from agentlightning.store.collections.sql.schema import events, rollout_queue, span_sequence_ids
-from agentlightning.store.collections.sql.statement import Statement
+from agentlightning.store.collections.kinds import EventJournal, KeyValue, Queue
+from agentlightning.store.collections.sql.schema import (
+    events,
+    rollout_queue,
+    span_sequence_ids,
+    totals,
+)
+from agentlightning.store.collections.sql.statement import Executor, Statement, first, upsert
 from agentlightning.store.collections.sql.table import Runner
+from agentlightning.store.collections.sql.text import from_text, to_text
+from agentlightning.store.collections.sql.totals import EVENTS, Totals
+from agentlightning.store.record import build
 from agentlightning.types import StoreEvent
 
 KEPT_EVENTS: Final = 200_000
@@ -23,12 +30,13 @@ class SqlQueue(Queue[str]):
     """The queue of rollout ids."""
 
     _c = rollout_queue.c
-    _has = Statement(select(_c.ordinal).where(_c.value == bindparam("item")).limit(1))
+    _has = Statement(select(_c.ordinal).where(_c.value == bindparam("item")).limit(1), "item")
     _front = Statement(
-        select(_c.ordinal, _c.value).order_by(_c.ordinal).limit(bindparam("count", type_=Integer))
+        select(_c.ordinal, _c.value).order_by(_c.ordinal).limit(bindparam("count", type_=Integer)),
+        "count",
     )
-    _remove = Statement(delete(rollout_queue).where(_c.ordinal <= bindparam("last")))
-    _insert = Statement(insert(rollout_queue).values(value=bindparam("item")))
+    _remove = Statement(delete(rollout_queue).where(_c.ordinal == bindparam("place")), "place")
+    _insert = Statement(insert(rollout_queue).values(value=bindparam("item")), "item")
     _size = Statement(select(func.count()).select_from(rollout_queue))
 
     def __init__(self, run: Runner) -> None:
@@ -39,8 +47,7 @@ class SqlQueue(Queue[str]):
 
     async def has(self, item: str) -> bool:
         return await self._run(
-            lambda connection: self._has.scalar(connection, {"item": item}) is not None,
-            write=False,
+            lambda executor: first(executor, self._has, (item,)) is not None, write=False
         )
 
     async def enqueue(self, items: Sequence[str]) -> Sequence[str]:
@@ -48,49 +55,38 @@ class SqlQueue(Queue[str]):
             if not isinstance(item, str):
                 raise TypeError(f"The queue holds str, not {type(item).__name__}.")
         if items:
-            rows = [{"item": item} for item in items]
-            await self._run(
-                lambda connection: self._insert.change_many(connection, rows), write=True
-            )
+            rows = [(item,) for item in items]
+            await self._run(lambda executor: executor.change_many(self._insert, rows), write=True)
         return items
 
-    def _take(self, connection: Connection, limit: int) -> list[str]:
-        front = self._front.rows(connection, {"count": limit})
-        if front:
-            # The queue is read and cut under the write lock, so the front is all there is before.
-            self._remove.change(connection, {"last": front[-1][0]})
+    def _take(self, executor: Executor, limit: int) -> list[str]:
+        front = executor.rows(self._front, (limit,))
+        executor.change_many(self._remove, [(place,) for place, _ in front])
         return [value for _, value in front]
 
     async def dequeue(self, limit: int = 1) -> Sequence[str]:
         if limit <= 0:
             return []
-        return await self._run(lambda connection: self._take(connection, limit), write=True)
+        return await self._run(lambda executor: self._take(executor, limit), write=True)
 
     async def peek(self, limit: int = 1) -> Sequence[str]:
         count = max(limit, 0)
         return await self._run(
-            lambda connection: [
-                value for _, value in self._front.rows(connection, {"count": count})
-            ],
+            lambda executor: [value for _, value in executor.rows(self._front, (count,))],
             write=False,
         )
 
     async def size(self) -> int:
-        return await self._run(lambda connection: self._size.scalar(connection, {}), write=False)
+        return await self._run(lambda executor: first(executor, self._size), write=False)
 
 
 class SqlCounters(KeyValue[str, int]):
     """The sequence ids of the rollouts' spans."""
 
     _c = span_sequence_ids.c
-    _get = Statement(select(_c.value).where(_c.key == bindparam("name")))
-    _set = Statement(
-        update(span_sequence_ids).where(_c.key == bindparam("name")).values(value=bindparam("new"))
-    )
-    _insert = Statement(
-        insert(span_sequence_ids).values(key=bindparam("name"), value=bindparam("new"))
-    )
-    _delete = Statement(delete(span_sequence_ids).where(_c.key == bindparam("name")))
+    _get = Statement(select(_c.value).where(_c.key == bindparam("name")), "name")
+    _put = upsert(span_sequence_ids, ("key", "value"), ("key",))
+    _delete = Statement(delete(span_sequence_ids).where(_c.key == bindparam("name")), "name")
     _size = Statement(select(func.count()).select_from(span_sequence_ids))
 
     def __init__(self, run: Runner) -> None:
@@ -100,17 +96,8 @@ class SqlCounters(KeyValue[str, int]):
         return await self.get(key) is not None
 
     async def get(self, key: str, default: int | None = None) -> int | None:
-        found = await self._run(lambda connection: self._read(connection, key), write=False)
+        found = await self._run(lambda executor: first(executor, self._get, (key,)), write=False)
         return default if found is None else found
-
-    def _read(self, connection: Connection, key: str) -> int | None:
-        return self._get.scalar(connection, {"name": key})
-
-    def _write(self, connection: Connection, key: str, value: int) -> int:
-        parameters = {"name": key, "new": value}
-        if not self._set.change(connection, parameters):
-            self._insert.change(connection, parameters)
-        return value
 
     async def set(self, key: str, value: int) -> None:
         await self._change(key, lambda _: self._number(value))
@@ -121,10 +108,12 @@ class SqlCounters(KeyValue[str, int]):
         return value
 
     async def _change(self, key: str, change: Callable[[int | None], int]) -> int:
-        def work(connection: Connection) -> int:
-            present = self._read(connection, key)
+        def work(executor: Executor) -> int:
+            present = first(executor, self._get, (key,))
             value = change(present)
-            return value if value == present else self._write(connection, key, value)
+            if value != present:
+                executor.change(self._put, (key, value))
+            return value
 
         return await self._run(work, write=True)
 
@@ -139,63 +128,109 @@ class SqlCounters(KeyValue[str, int]):
         )
 
     async def pop(self, key: str, default: int | None = None) -> int | None:
-        def work(connection: Connection) -> int | None:
-            found = self._read(connection, key)
-            self._delete.change(connection, {"name": key})
+        def work(executor: Executor) -> int | None:
+            found = first(executor, self._get, (key,))
+            executor.change(self._delete, (key,))
             return default if found is None else found
 
         return await self._run(work, write=True)
 
     async def size(self) -> int:
-        return await self._run(lambda connection: self._size.scalar(connection, {}), write=False)
+        return await self._run(lambda executor: first(executor, self._size), write=False)
+
+
+_EVENT_FIELDS: Final = tuple(name for name in StoreEvent.model_fields if name != "seq")
+
+
+def _event_fields(event: StoreEvent) -> dict[str, Any]:
+    """Return an event's fields but for its number, those left out that say nothing."""
+    fields = event.__dict__
+    return {name: fields[name] for name in _EVENT_FIELDS if fields[name] not in (None, {})}
+
+
+def _event(seq: int, stored: dict[str, Any]) -> StoreEvent:
+    fields: dict[str, Any] = {"seq": seq, **dict.fromkeys(_EVENT_FIELDS), "data": {}}
+    fields.update(stored)
+    return build(StoreEvent, fields)
 
 
 class SqlJournal(EventJournal):
-    """Events in a table; the last 200,000 at least are kept."""
+    """Events in a table, those of one step in one row; the last 200,000 at least are kept."""
 
     _c = events.c
-    _last = Statement(select(func.max(_c.seq)))
-    _oldest = Statement(select(func.min(_c.seq)))
+    _number = Statement(select(totals.c.value).where(totals.c.name == EVENTS))
+    _oldest = Statement(select(_c.seq, _c.count).order_by(_c.seq).limit(1))
     _after = Statement(
-        select(_c.payload)
+        select(_c.seq, _c.body)
         .where(_c.seq > bindparam("after"))
         .order_by(_c.seq)
-        .limit(bindparam("count", type_=Integer))
+        .limit(bindparam("most", type_=Integer)),
+        "after",
+        "most",
     )
-    _insert = Statement(insert(events).values(seq=bindparam("seq"), payload=bindparam("payload")))
-    _prune = Statement(delete(events).where(_c.seq <= bindparam("upto")))
+    _insert = Statement(
+        insert(events).values(seq=bindparam("seq"), count=bindparam("n"), body=bindparam("body")),
+        "seq",
+        "n",
+        "body",
+    )
+    _prune = Statement(delete(events).where(_c.seq <= bindparam("upto")), "upto")
 
     def __init__(self, run: Runner) -> None:
         self._run = run
 
-    def _append(self, connection: Connection, new: Sequence[StoreEvent]) -> None:
-        last = before = self._last.scalar(connection, {}) or 0
-        for event in new:
-            last += 1
-            event.seq = last
-        rows = [{"seq": event.seq, "payload": encode(event)} for event in new]
-        self._insert.change_many(connection, rows)
+    @classmethod
+    def last(cls, executor: Executor) -> int:
+        """Return the newest event's number; 0 when there was none."""
+        return first(executor, cls._number) or 0
+
+    @classmethod
+    def add(cls, executor: Executor, new: Sequence[StoreEvent], before: int) -> None:
+        """Number events and keep them; they have been counted.
+
+        Args:
+            executor: The transaction.
+            new: The events.
+            before: The number of the last event that is older.
+        """
+        last = before + len(new)
+        for seq, event in enumerate(new, before + 1):
+            event.seq = seq
+        body = to_text([_event_fields(event) for event in new], "StoreEvent")
+        executor.change(cls._insert, (last, len(new), body))
         if last // _PRUNE_EVERY != before // _PRUNE_EVERY:
-            self._prune.change(connection, {"upto": last - KEPT_EVENTS})
+            executor.change(cls._prune, (last - KEPT_EVENTS,))
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
-        if events:
-            await self._run(lambda connection: self._append(connection, events), write=True)
+        def work(executor: Executor) -> None:
+            Totals().flush(executor, len(events))
+            self.add(executor, events, self.last(executor) - len(events))
 
-    def _read(self, connection: Connection, after: int, limit: int) -> list[StoreEvent]:
-        oldest = self._oldest.scalar(connection, {}) or 1
-        if after + 1 < oldest:
+        if events:
+            await self._run(work, write=True)
+
+    def _read(self, executor: Executor, after: int, limit: int) -> list[StoreEvent]:
+        oldest = executor.rows(self._oldest)
+        begin = oldest[0][0] - oldest[0][1] + 1 if oldest else 1
+        if after + 1 < begin:
             raise ConflictError(
-                f"Events {after + 1} to {oldest - 1} are no longer kept; "
+                f"Events {after + 1} to {begin - 1} are no longer kept; "
                 "read the records anew and subscribe from now on."
             )
-        found = self._after.rows(connection, {"after": after, "count": limit})
-        return [decode(StoreEvent, text) for (text,) in found]
+        found: list[StoreEvent] = []
+        for seq, body in executor.rows(self._after, (after, limit)):
+            stored = from_text(body)
+            number = seq - len(stored)
+            for fields in stored:
+                number += 1
+                if number > after:
+                    found.append(_event(number, fields))
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
-        return await self._run(lambda connection: self._read(connection, after, limit), write=False)
+        return await self._run(lambda executor: self._read(executor, after, limit), write=False)
 
     async def last_seq(self) -> int:
-        return await self._run(
-            lambda connection: self._last.scalar(connection, {}) or 0, write=False
-        )
+        return await self._run(self.last, write=False)

@@ -1,107 +1,75 @@
-"""One collection of records in one table."""
+"""One collection of records in one table: the questions that can be anything."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Select, Table, func, select
 
 from agentlightning.errors import NotFoundError
-from agentlightning.store.collections.base import Collection, DuplicatedPrimaryKeyError
 from agentlightning.store.collections.filtering import (
     check_page,
     compile_filter,
+    conditions,
+    is_any,
     page,
     sort_records,
 )
-from agentlightning.store.collections.sql.codec import decode, encode
-from agentlightning.store.collections.sql.condition import Order, sql_filter, sql_order
-from agentlightning.store.collections.sql.statement import Statement
+from agentlightning.store.collections.kinds import Collection
+from agentlightning.store.collections.sql.condition import Filter, sql_order
+from agentlightning.store.collections.sql.records import Records
+from agentlightning.store.collections.sql.statement import Executor
+from agentlightning.store.collections.sql.totals import (
+    Facets,
+    Totals,
+    facet_total,
+    only_facets,
+    read_facets,
+    read_totals,
+    total_of,
+)
 from agentlightning.store.record import replace
 from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
 
+_COMMON: Final = 20_000
+"""So many matches are found sooner by walking along the order than by sorting them."""
+
 
 class Runner(Protocol):
     """Where a collection's statements run: in the transaction at hand, or in one of their own."""
 
-    def __call__(self, work: Callable[[Connection], R], *, write: bool) -> Awaitable[R]:
+    def __call__(self, work: Callable[[Executor], R], *, write: bool) -> Awaitable[R]:
         """Do the work and return its result."""
         ...
 
 
-@contextmanager
-def all_or_none(connection: Connection, count: int) -> Generator[None]:
-    """Undo the block's statements if one of several fails, and keep the transaction alive."""
-    if count <= 1:
-        yield
-        return
-    with connection.begin_nested():
-        yield
-
-
 class SqlCollection(Collection[M]):
-    """Records in a table of `schema`."""
+    """Records in a table of `schema`.
 
-    def __init__(self, table: Table, run: Runner) -> None:
-        self._table = table
-        self._model: type[M] = table.info["model"]
-        self._keys: tuple[str, ...] = table.info["keys"]
-        self._fields = tuple(
-            column.name for column in table.columns if column.name not in {"ordinal", "payload"}
-        )
+    Args:
+        records: The table's rows.
+        run: Where to run.
+    """
+
+    def __init__(self, records: Records[M], run: Runner) -> None:
+        self._records = records
+        self._table: Table = records.table
+        self._model: type[M] = records.model
         self._run = run
-        by_key = and_(*(table.c[key] == bindparam(f"key_{key}") for key in self._keys))
-        given = {name: bindparam(name) for name in (*self._fields, "payload")}
-        self._get = Statement(select(table.c.payload).where(by_key))
-        self._firsts: dict[tuple[Any, ...], Statement] = {}
-        self._insert = Statement(insert(table).values(given))
-        self._update = Statement(update(table).where(by_key).values(given))
-        self._delete = Statement(delete(table).where(by_key))
-        self._size = Statement(select(func.count()).select_from(table))
 
     def primary_keys(self) -> Sequence[str]:
-        return self._keys
+        return self._records.keys
 
     def item_type(self) -> type[M]:
         return self._model
 
-    def _row(self, item: M) -> dict[str, Any]:
-        if not isinstance(item, self._model):
-            raise TypeError(
-                f"The collection holds {self._model.__name__}, not {type(item).__name__}."
-            )
-        fields = item.__dict__
-        row = {name: fields[name] for name in self._fields}
-        row["payload"] = encode(item)
-        return row
-
-    def _key(self, item: M) -> dict[str, Any]:
-        return {f"key_{key}": getattr(item, key) for key in self._keys}
-
-    def _missing(self, item: M) -> NotFoundError:
-        key = tuple(getattr(item, name) for name in self._keys)
-        return NotFoundError(f"{self._model.__name__} {key} is not there; insert it first.")
-
     async def size(self) -> int:
-        return await self._run(lambda connection: self._size.scalar(connection, {}), write=False)
+        return await self._run(lambda executor: total_of(executor, self._table.name), write=False)
 
     async def query(
         self,
@@ -111,150 +79,200 @@ class SqlCollection(Collection[M]):
         offset: int = 0,
     ) -> PaginatedResult[M]:
         check_page(limit, offset)
-        where = sql_filter(self._table, filter)
-        terms = sql_order(self._table, self._model, sort)
-        if where is None or terms is None:
-            records = await self._run(
-                lambda connection: self._scan(connection, filter), write=False
-            )
-            return page(sort_records(records, self._model, sort), limit, offset)
-        statement = select(self._table.c.payload).where(where).order_by(*terms)
-        if limit != -1 or offset:
-            statement = statement.limit(limit).offset(offset)
 
-        def work(connection: Connection) -> PaginatedResult[M]:
-            items = [decode(self._model, text) for text in connection.scalars(statement)]
-            whole = limit == -1 and not offset
-            total = len(items) if whole else self._count(connection, where)
-            return PaginatedResult[Any].model_construct(
-                items=items, limit=limit, offset=offset, total=total
-            )
+        def work(executor: Executor) -> PaginatedResult[M]:
+            return self._page(executor, filter, sort, limit, offset)
 
         return await self._run(work, write=False)
 
-    def _count(self, connection: Connection, where: ColumnElement[bool]) -> int:
-        return connection.execute(
-            select(func.count()).select_from(self._table).where(where)
-        ).scalar_one()
+    def _page(
+        self,
+        executor: Executor,
+        options: FilterOptions | None,
+        sort: SortOptions | None,
+        limit: int,
+        offset: int,
+    ) -> PaginatedResult[M]:
+        facets = self._facets(executor, options) if limit != -1 else {}
+        where = Filter(self._table, _common_fields(options, facets)).sql(options)
+        terms = sql_order(self._table, self._model, sort)
+        if where is None or terms is None:
+            records = self._scan(executor, options)
+            return page(sort_records(records, self._model, sort), limit, offset)
+        statement = self._records.select_all().where(where).order_by(*terms)
+        if limit != -1:
+            statement = statement.limit(limit)
+        if offset:
+            statement = statement.offset(offset)
+        items = self._load(executor, statement) if limit else []
+        whole = (limit == -1 and not offset) or (0 < len(items) < limit and not offset)
+        total = len(items) if whole else self._total(executor, options, where, facets)
+        return PaginatedResult[Any].model_construct(
+            items=items, limit=limit, offset=offset, total=total
+        )
 
-    def _scan(self, connection: Connection, options: FilterOptions | None) -> list[M]:
+    def _load(self, executor: Executor, statement: Select[Any]) -> list[M]:
+        return self._records.decode(executor, executor.select(statement))
+
+    def _facets(self, executor: Executor, options: FilterOptions | None) -> Facets:
+        if self._table.name != "rollouts":
+            return {}
+        return read_facets(read_totals(executor))
+
+    def _total(
+        self,
+        executor: Executor,
+        options: FilterOptions | None,
+        where: ColumnElement[bool],
+        facets: Facets,
+    ) -> int:
+        """Return how many records match: by the totals if they tell, else by counting."""
+        own = conditions(options) if options else []
+        if self._table.name == "rollouts" and facets and only_facets(options, own):
+            return facet_total(facets, own, bool(own) and is_any(options or {}))
+        if not own and not (options or {}).get("_must"):
+            return total_of(executor, self._table.name)
+        counting = select(func.count()).select_from(self._table).where(where)
+        return executor.select(counting)[0][0]
+
+    def _scan(self, executor: Executor, options: FilterOptions | None) -> list[M]:
         """Return what matches a filter that SQL cannot express."""
         test = compile_filter(options)
-        statement = select(self._table.c.payload).order_by(self._table.c.ordinal)
-        records = (decode(self._model, text) for text in connection.scalars(statement))
-        return [record for record in records if test is None or test(record)]
+        statement = self._records.select_all().order_by(self._table.c.ordinal)
+        records = self._records.decode(executor, executor.select(statement))
+        return records if test is None else [record for record in records if test(record)]
 
     async def get(
         self,
         filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
     ) -> M | None:
-        parameters = self._exact(filter)
+        found = await self._run(lambda executor: self._first(executor, filter, sort), write=False)
+        return found[0] if found else None
+
+    def _first(
+        self, executor: Executor, options: FilterOptions | None, sort: SortOptions | None
+    ) -> Sequence[M]:
+        key = _exact_key(options, self._records.keys)
+        if key is not None:
+            return self._records.by_key(executor, [key])
+        where = Filter(self._table).sql(options)
         terms = sql_order(self._table, self._model, sort)
-        if parameters is None or terms is None:
-            found = await self.query(filter, sort, limit=1)
-            return found[0] if found else None
-        statement = self._first_of(tuple(parameters), terms, sort)
-        text = await self._run(
-            lambda connection: statement.scalar(connection, parameters), write=False
+        if where is None or terms is None:
+            return sort_records(self._scan(executor, options), self._model, sort)[:1]
+        return self._load(
+            executor, self._records.select_all().where(where).order_by(*terms).limit(1)
         )
-        return None if text is None else decode(self._model, text)
 
-    def _exact(self, options: FilterOptions | None) -> dict[str, Any] | None:
-        """Return the parameters of a filter that only asks for exact values of columns."""
-        parameters: dict[str, Any] = {}
-        for field, operations in (options or {}).items():
-            if field not in self._fields or len(operations) != 1:
-                return None
-            value = operations.get("exact")
-            if value is None:
-                return None
-            parameters[f"key_{field}"] = value
-        return parameters
-
-    def _first_of(
-        self, parameters: tuple[str, ...], terms: list[Order], sort: SortOptions | None
-    ) -> Statement:
-        """Return the statement for the first record, built once for each kind of question.
-
-        Perf: building and hashing a statement takes ten times as long as running it.
-        """
-        kind = (parameters, *sort.values()) if sort else (parameters,)
-        statement = self._firsts.get(kind)
-        if statement is None:
-            columns = self._table.c
-            tests = [columns[name.removeprefix("key_")] == bindparam(name) for name in parameters]
-            statement = Statement(
-                select(columns.payload).where(true(), *tests).order_by(*terms).limit(1)
-            )
-            self._firsts[kind] = statement
-        return statement
+    def _check_type(self, items: Sequence[M]) -> None:
+        for item in items:
+            if not isinstance(item, self._model):
+                raise TypeError(
+                    f"The collection holds {self._model.__name__}, not {type(item).__name__}."
+                )
 
     async def insert(self, items: Sequence[M]) -> None:
-        if not items:
-            return
-        rows = [self._row(item) for item in items]
+        self._check_type(items)
 
-        def work(connection: Connection) -> None:
-            try:
-                with all_or_none(connection, len(rows)):
-                    self._insert.change_many(connection, rows)
-            except connection.dialect.loaded_dbapi.IntegrityError as error:
-                raise DuplicatedPrimaryKeyError(
-                    f"{self._model.__name__} is there already, or is given twice; "
-                    "update it instead."
-                ) from error
+        def work(executor: Executor) -> None:
+            totals = Totals()
+            with executor.savepoint():
+                self._records.insert(executor, items, totals)
+            totals.flush(executor)
 
-        await self._run(work, write=True)
+        if items:
+            await self._run(work, write=True)
 
     async def update(
         self, items: Sequence[M], update_fields: Sequence[str] | None = None
     ) -> Sequence[M]:
-        def work(connection: Connection) -> list[M]:
-            with all_or_none(connection, len(items)):
-                stored = [self._merge(connection, item, update_fields) for item in items]
-                for item, record in zip(items, stored, strict=True):
-                    if record is None:
-                        raise self._missing(item)
-            return cast("list[M]", stored)
+        self._check_type(items)
+
+        def work(executor: Executor) -> list[M]:
+            old = self._stored(executor, items)
+            for item, record in zip(items, old, strict=True):
+                if record is None:
+                    raise self._missing(item)
+            return self._put(executor, items, update_fields)
 
         return await self._run(work, write=True)
 
     async def upsert(
         self, items: Sequence[M], update_fields: Sequence[str] | None = None
     ) -> Sequence[M]:
-        def put(connection: Connection, item: M) -> M:
-            stored = self._merge(connection, item, update_fields)
-            if stored is None:
-                self._insert.change(connection, self._row(item))
-                return item
-            return stored
+        self._check_type(items)
+        return await self._run(
+            lambda executor: self._put(executor, items, update_fields), write=True
+        )
 
-        def work(connection: Connection) -> list[M]:
-            with all_or_none(connection, len(items)):
-                return [put(connection, item) for item in items]
+    def _put(
+        self, executor: Executor, items: Sequence[M], update_fields: Sequence[str] | None
+    ) -> list[M]:
+        """Insert or update records one by one, for an item may occur twice."""
+        totals = Totals()
+        stored: list[M] = []
+        with executor.savepoint():
+            for item in items:
+                (old,) = self._stored(executor, [item])
+                new = item
+                if old is None:
+                    self._records.insert(executor, [new], totals)
+                else:
+                    if update_fields is not None:
+                        new = replace(old, **{name: getattr(item, name) for name in update_fields})
+                    self._records.update(executor, [(old, new)], totals)
+                stored.append(new)
+        totals.flush(executor)
+        return stored
 
-        return await self._run(work, write=True)
+    def _stored(self, executor: Executor, items: Sequence[M]) -> list[M | None]:
+        keys = [self._records.key(item) for item in items]
+        found = {
+            self._records.key(record): record
+            for record in self._records.by_key(executor, list(dict.fromkeys(keys)))
+        }
+        return [found.get(key) for key in keys]
 
-    def _merge(
-        self, connection: Connection, item: M, update_fields: Sequence[str] | None
-    ) -> M | None:
-        """Update a record and return what is stored then, or None when it is not there."""
-        key = self._key(item)
-        if update_fields is not None:
-            text = self._get.scalar(connection, key)
-            if text is None:
-                return None
-            old = decode(self._model, text)
-            item = replace(old, **{field: getattr(item, field) for field in update_fields})
-        changed = self._update.change(connection, {**self._row(item), **key})
-        return item if changed else None
+    def _missing(self, item: M) -> NotFoundError:
+        return NotFoundError(
+            f"{self._model.__name__} {self._records.key(item)} is not there; insert it first."
+        )
 
     async def delete(self, items: Sequence[M]) -> None:
-        def work(connection: Connection) -> None:
-            with all_or_none(connection, len(items)):
-                for item in items:
-                    if not self._delete.change(connection, self._key(item)):
-                        raise self._missing(item)
+        def work(executor: Executor) -> None:
+            old = self._stored(executor, items)
+            for item, record in zip(items, old, strict=True):
+                if record is None:
+                    raise self._missing(item)
+            totals = Totals()
+            self._records.delete(executor, cast("list[M]", old), totals)
+            totals.flush(executor)
 
         await self._run(work, write=True)
+
+
+def _exact_key(options: FilterOptions | None, keys: Sequence[str]) -> tuple[Any, ...] | None:
+    """Return the key when a filter is nothing but a primary key."""
+    if not options or len(options) != len(keys):
+        return None
+    values: list[Any] = []
+    for key in keys:
+        operations: Mapping[str, Any] = options.get(key) or {}
+        value = operations.get("exact")
+        if len(operations) != 1 or not isinstance(value, str | int):
+            return None
+        values.append(value)
+    return tuple(values)
+
+
+def _common_fields(options: FilterOptions | None, facets: Facets) -> set[str]:
+    """Return the facets that so many rollouts have that an index on them would not help."""
+    common: set[str] = set()
+    for field, operator, operand in conditions(options) if options and facets else ():
+        wanted = {operand} if operator == "exact" else operand
+        if field in {"status", "mode"} and operator in {"exact", "within"}:
+            place = 0 if field == "status" else 1
+            count = sum(number for facet, number in facets.items() if facet[place] in wanted)
+            if count > _COMMON:
+                common.add(field)
+    return common

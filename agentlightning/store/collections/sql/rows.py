@@ -1,0 +1,86 @@
+"""The collections of a SQL database, wherever their statements run."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from agentlightning.store.collections.base import LightningCollections
+from agentlightning.store.collections.sql.records import (
+    ATTEMPTS,
+    RESOURCE_VERSIONS,
+    RESOURCES,
+    ROLLOUTS,
+    SPANS,
+    WORKERS,
+    Records,
+)
+from agentlightning.store.collections.sql.sequence import SqlCounters, SqlJournal, SqlQueue
+from agentlightning.store.collections.sql.table import Runner, SqlCollection
+from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T", SqlQueue, SqlCounters, SqlJournal)
+
+
+class SqlRows(LightningCollections):
+    """Everything a store keeps, as collections that are made when they are asked for.
+
+    Args:
+        run: Where statements run.
+    """
+
+    loop_agnostic = True
+
+    def __init__(self, run: Runner) -> None:
+        self._runner = run
+        self._made: dict[str, Any] = {}
+
+    def _table(self, records: Records[M]) -> SqlCollection[M]:
+        name = records.table.name
+        if name not in self._made:
+            self._made[name] = SqlCollection(records, self._runner)
+        return self._made[name]
+
+    def _other(self, kind: type[T]) -> T:
+        name = kind.__name__
+        if name not in self._made:
+            self._made[name] = kind(self._runner)
+        return self._made[name]
+
+    @property
+    def rollouts(self) -> SqlCollection[Rollout]:
+        return self._table(ROLLOUTS)
+
+    @property
+    def attempts(self) -> SqlCollection[Attempt]:
+        return self._table(ATTEMPTS)
+
+    @property
+    def spans(self) -> SqlCollection[Span]:
+        return self._table(SPANS)
+
+    @property
+    def resources(self) -> SqlCollection[ResourcesUpdate]:
+        return self._table(RESOURCES)
+
+    @property
+    def resource_versions(self) -> SqlCollection[ResourcesUpdate]:
+        return self._table(RESOURCE_VERSIONS)
+
+    @property
+    def workers(self) -> SqlCollection[Worker]:
+        return self._table(WORKERS)
+
+    @property
+    def rollout_queue(self) -> SqlQueue:
+        return self._other(SqlQueue)
+
+    @property
+    def span_sequence_ids(self) -> SqlCounters:
+        return self._other(SqlCounters)
+
+    @property
+    def events(self) -> SqlJournal:
+        return self._other(SqlJournal)
