@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agentlightning._internal import clock
 from agentlightning._internal.aio import drive
-from agentlightning.errors import NotFoundError
 from agentlightning.store.collection_based import CollectionBasedLightningStore
 from agentlightning.store.collections import InMemoryLightningCollections, LightningCollections
 from agentlightning.store.memory import InMemoryLightningStore
@@ -75,47 +74,6 @@ class TestOldBackendConformance(UnkeyedConformance):
         rollout = await store.get_rollout_by_id(started.rollout_id)
         assert rollout.status == "failed"
         assert rollout.attempt.status == "timeout"
-
-
-class Tracker:
-    """A metrics backend that remembers."""
-
-    def __init__(self):
-        self.registered: list[str] = []
-        self.counted: list[tuple[str, str, str]] = []
-        self.observed: list[float] = []
-
-    def register_counter(self, name, label_names=None, group_level=None):
-        self.registered.append(name)
-        self.labels = set(label_names)
-
-    def register_histogram(self, name, label_names=None, buckets=None, group_level=None):
-        self.registered.append(name)
-        self.buckets = list(buckets)
-
-    async def inc_counter(self, name, amount=1.0, labels=None):
-        assert set(labels) == self.labels
-        self.counted.append((name, labels["method"], labels["status"]))
-
-    async def observe_histogram(self, name, value, labels=None):
-        self.observed.append(value)
-
-
-async def test_calls_are_counted_and_timed():
-    """Every public call gives one count and one duration, failed ones with their error."""
-    tracker = Tracker()
-    store = InMemoryLightningStore(tracker=tracker)
-    await store.enqueue_rollout(1)
-    with pytest.raises(NotFoundError):
-        await store.update_rollout("ro-none", status="failed")
-    assert tracker.registered == ["agl.store.total", "agl.store.latency"]
-    assert tracker.counted == [
-        ("agl.store.total", "enqueue_rollout", "ok"),
-        ("agl.store.total", "update_rollout", "NotFoundError"),
-    ]
-    assert len(tracker.observed) == 2
-    assert tracker.buckets == sorted(tracker.buckets)
-    assert len(tracker.buckets) > 40
 
 
 async def test_scans_are_debounced():
