@@ -145,6 +145,8 @@ def make_server(
         log_config=None,
         log_level=options.log_level,
         access_log=options.access_log,
+        # Who called is not used, and finding it out behind proxies takes time.
+        proxy_headers=False,
         timeout_keep_alive=options.timeout_keep_alive,
         timeout_graceful_shutdown=options.graceful_seconds,
     )

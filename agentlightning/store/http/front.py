@@ -27,6 +27,7 @@ __all__ = ["Front"]
 logger = logging.getLogger(__name__)
 
 _HEADER: Final = REQUEST_ID_HEADER.encode()
+_REQUEST_ID: Final = "agl.request_id"
 _ACCEPTED_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -42,7 +43,8 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _REQUEST_ID in scope:
+            # Connections that are no requests, and requests that came through here already.
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -52,7 +54,7 @@ class Front:
             if given is not None and _ACCEPTED_ID.fullmatch(given)
             else f"{self._id_prefix}-{next(self._numbers)}"
         )
-        scope["agl.request_id"] = request_id
+        scope[_REQUEST_ID] = request_id
         raw: bytes | None = scope.get("raw_path")
         try:
             self._guard.check(headers, scope["path"])

@@ -6,6 +6,7 @@ interface is trusted, which is why a public bind needs one.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 from collections.abc import Collection, Mapping
@@ -102,6 +103,7 @@ class Guard:
         return urlsplit(origin).netloc == host
 
 
+@functools.lru_cache(maxsize=256)
 def _is_local_name(host: str) -> bool:
     """Return whether a Host header names no domain of the public internet.
 

@@ -31,12 +31,16 @@ class Metering:
     def __init__(self, app: ASGIApp, *, tracker: MetricsBackend) -> None:
         self._app = app
         self._tracker = tracker
+
+    @staticmethod
+    def register(tracker: MetricsBackend) -> None:
+        """Announce the metrics, once for a tracker."""
         tracker.register_counter(TOTAL, LABELS)
         tracker.register_histogram(LATENCY, LABELS, LATENCY_BUCKETS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and count it; streams count when they end."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or "agl.seen" in scope:
             await self._app(scope, receive, send)
             return
         status = CLIENT_GONE

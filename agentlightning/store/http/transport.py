@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import random
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -239,7 +239,7 @@ class Transport:
 
 def new_key() -> str:
     """Return a fresh idempotency key."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def _json_lines(method: str, key: str | None) -> str:
