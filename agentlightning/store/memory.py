@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -25,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 _EVICTION_RATIO: Final = 0.7
 _SAFE_RATIO: Final = 0.8
-_SPAN_BYTES: Final = 3700
-"""What a span takes besides its attributes and events, measured with `estimate_model_size`."""
 _NUMBER_BYTES: Final = 32
 
 
@@ -57,17 +54,6 @@ def estimate_model_size(model: BaseModel) -> int:
     return _estimate(model)
 
 
-def _span_size(span: Span) -> int:
-    """Return about how many bytes a span takes.
-
-    Perf: 2 µs, where `estimate_model_size` takes 30; what hardly differs is not walked.
-    """
-    size = _SPAN_BYTES + _estimate(span.attributes)
-    if span.events or span.links or span.__pydantic_extra__:
-        size += _estimate(span.events) + _estimate(span.links) + _estimate(span.model_extra)
-    return size
-
-
 def _threshold(name: str, value: float | None, default: float, capacity: int, least: float) -> int:
     """Return a limit in bytes from a ratio (float) or a number of bytes (int)."""
     if value is None:
@@ -95,7 +81,8 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
         eviction_memory_threshold: When to give up spans: a float is a ratio of the system's
             memory, an int a number of bytes. 70 % by default.
         safe_memory_threshold: Down to where; likewise. 80 % of the eviction threshold by default.
-        span_size_estimator: Returns the bytes that a span takes; a quick estimate by default.
+        span_size_estimator: Returns the bytes that a span takes; by default what its packed form
+            does.
         tracker: See `CollectionBasedLightningStore`.
         scan_debounce_seconds: See `CollectionBasedLightningStore`.
 
@@ -113,7 +100,7 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
         tracker: Any = None,
         scan_debounce_seconds: float = 10.0,
     ) -> None:
-        self._memory = InMemoryLightningCollections(tracker=tracker)
+        self._memory = InMemoryLightningCollections(tracker=tracker, span_size=span_size_estimator)
         super().__init__(self._memory, tracker=tracker, scan_debounce_seconds=scan_debounce_seconds)
         self._thread_safe = thread_safe
         self._capacity = psutil.virtual_memory().total
@@ -136,11 +123,7 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
                 f"safe_memory_threshold ({self._safe_bytes} bytes) must be below "
                 f"eviction_memory_threshold ({self._eviction_bytes} bytes)."
             )
-        self._span_size = span_size_estimator or _span_size
-        self._span_bytes: dict[str, int] = {}
-        self._total_span_bytes = 0
         self._evicted: set[str] = set()
-        self._guard = threading.Lock()
 
     @property
     def capabilities(self) -> LightningStoreCapabilities:
@@ -150,7 +133,7 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
 
     async def statistics(self) -> LightningStoreStatistics:
         counts = await super().statistics()
-        counts["total_span_bytes"] = self._total_span_bytes
+        counts["total_span_bytes"] = self._memory.spans.total_bytes
         counts["eviction_threshold_bytes"] = self._eviction_bytes
         counts["safe_threshold_bytes"] = self._safe_bytes
         counts["memory_capacity_bytes"] = self._capacity
@@ -158,42 +141,24 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
 
     async def _tell(self, transaction: Transaction | None) -> None:
         await super()._tell(transaction)
-        if transaction is not None and transaction.changes.new_spans:
-            await self._make_room(transaction.changes.new_spans)
-
-    async def _make_room(self, spans: Sequence[Span]) -> None:
-        """Count new spans, and give up those of the oldest rollouts if there are too many."""
-        with self._guard:
-            for span in spans:
-                size = self._span_size(span)
-                self._span_bytes[span.rollout_id] = self._span_bytes.get(span.rollout_id, 0) + size
-                self._total_span_bytes += size
-            too_many = self._total_span_bytes > self._eviction_bytes
-        if too_many:
+        if self._memory.spans.total_bytes > self._eviction_bytes:
             await self._memory.execute(self._evict)
 
     async def _evict(self, rows: LightningCollections) -> None:
+        """Give up the spans of the oldest rollouts until the others take little enough."""
+        spans = self._memory.spans
         rollouts = await rows.rollouts.query(sort={"name": "start_time", "order": "asc"})
         evicted = 0
         for rollout in rollouts:
-            if self._total_span_bytes <= self._safe_bytes:
+            if spans.total_bytes <= self._safe_bytes:
                 break
-            size = self._span_bytes.pop(rollout.rollout_id, None)
-            if size is None:
-                continue
-            await self._memory.evict_spans_for_rollout(rollout.rollout_id)
-            self._total_span_bytes -= size
-            self._evicted.add(rollout.rollout_id)
-            evicted += 1
+            if spans.drop(rollout.rollout_id):
+                self._evicted.add(rollout.rollout_id)
+                evicted += 1
         logger.warning(
             "spans take too much memory, gave up those of the oldest rollouts",
-            extra={"rollouts": evicted, "left_bytes": self._total_span_bytes},
+            extra={"rollouts": evicted, "left_bytes": spans.total_bytes},
         )
-
-    def _spans_removed(self, rollout_ids: Sequence[str]) -> None:
-        with self._guard:
-            for rollout_id in rollout_ids:
-                self._total_span_bytes -= self._span_bytes.pop(rollout_id, 0)
 
     async def _check_spans_kept(self, rollout_id: str) -> None:
         if rollout_id in self._evicted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from agentlightning.errors import InvalidRequestError
 from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
 
-M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 Predicate = Callable[[Any], bool]
 
 OPERATORS = ("exact", "within", "contains", "has")
@@ -139,21 +140,37 @@ def none_rank(model: type[BaseModel], field: str) -> Any:
     return "" if str in plain else 0
 
 
-def sort_records(records: list[M], model: type[M], sort: SortOptions | None) -> list[M]:
-    """Return the records in the order asked for; equal ones keep their order."""
+def sort_records(records: list[T], model: type[BaseModel], sort: SortOptions | None) -> list[T]:
+    """Return the records in the order asked for; equal ones keep their order.
+
+    Args:
+        records: Instances of `model`, or of something that has its attributes.
+        model: Says which fields there are, and what None sorts as in each.
+        sort: The order; None leaves them as they are.
+    """
     if sort is None:
         return records
     field = sort["name"]
     rank = none_rank(model, field)
+    is_reversed = sort["order"] == "desc"
+    value_of = attrgetter(field)
+    if _is_always_there(model, field):
+        return sorted(records, key=value_of, reverse=is_reversed)
 
-    def key(record: M) -> Any:
-        value = getattr(record, field)
+    def key(record: T) -> Any:
+        value = value_of(record)
         return rank if value is None else value
 
-    return sorted(records, key=key, reverse=sort["order"] == "desc")
+    return sorted(records, key=key, reverse=is_reversed)
 
 
-def page(records: Sequence[M], limit: int, offset: int) -> PaginatedResult[M]:
+def _is_always_there(model: type[BaseModel], field: str) -> bool:
+    """Return whether a field is never None, so that it can be compared as it is."""
+    annotation: Any = model.model_fields[field].annotation
+    return annotation in {str, int, float, bool}
+
+
+def page(records: Sequence[T], limit: int, offset: int) -> PaginatedResult[T]:
     """Return one page of all matches; a limit of -1 means the rest.
 
     Raises:

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Any, Literal, TypeVar, cast
+from operator import attrgetter
+from typing import Any, Final, Literal, TypeVar, cast
 
 from agentlightning._internal.aio import CrossLoopLock, drive
 from agentlightning.errors import ConflictError
@@ -25,6 +26,7 @@ from agentlightning.store.collections.base import (
     Queue,
 )
 from agentlightning.store.collections.changes import Changes, Reply
+from agentlightning.store.collections.span_table import SpanTable
 from agentlightning.store.collections.table import ListBasedCollection
 from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, StoreEvent, Worker
 
@@ -39,6 +41,9 @@ KEPT_EVENTS = 65_536
 
 KEPT_REPLIES = 16_384
 """How many answers to calls with an idempotency key are kept; about 10 MB at most."""
+
+
+_sequence_id: Final[Callable[[Attempt], int]] = attrgetter("sequence_id")
 
 
 class DequeBasedQueue(Queue[T]):
@@ -77,9 +82,7 @@ class DequeBasedQueue(Queue[T]):
     async def dequeue(self, limit: int = 1) -> Sequence[T]:
         taken = [self._items.popleft() for _ in range(min(max(limit, 0), len(self._items)))]
         for item in taken:
-            self._counts[item] -= 1
-            if not self._counts[item]:
-                del self._counts[item]
+            self._forget(item)
         return taken
 
     async def peek(self, limit: int = 1) -> Sequence[T]:
@@ -87,6 +90,22 @@ class DequeBasedQueue(Queue[T]):
 
     async def size(self) -> int:
         return len(self._items)
+
+    def remove(self, items: Sequence[T]) -> None:
+        """Take values out of the line, wherever they are; the others keep their places."""
+        line, left = self._items, deque(items)
+        while left and line and line[0] == left[0]:
+            line.popleft()
+            self._forget(left.popleft())
+        for item in left:
+            if item in self._counts:
+                line.remove(item)
+                self._forget(item)
+
+    def _forget(self, item: T) -> None:
+        self._counts[item] -= 1
+        if not self._counts[item]:
+            del self._counts[item]
 
 
 class DictBasedKeyValue(KeyValue[K, V]):
@@ -145,7 +164,8 @@ class MemoryJournal(EventJournal):
         with self._guard:
             for event in events:
                 self._last += 1
-                event.seq = self._last
+                # Perf: a model's own assignment takes ten times as long.
+                vars(event)["seq"] = self._last
                 self._events.append(event)
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
@@ -173,16 +193,21 @@ class InMemoryLightningCollections(LightningCollections):
     Args:
         lock_type: Accepted for 0.3.0; both kinds are safe across threads and event loops.
         tracker: Accepted for 0.3.0.
+        span_size: Returns the bytes that a span takes; estimated where it is not given.
     """
 
     loop_agnostic = True
 
     def __init__(
-        self, lock_type: Literal["thread", "asyncio"] = "thread", tracker: Any = None
+        self,
+        lock_type: Literal["thread", "asyncio"] = "thread",
+        tracker: Any = None,
+        *,
+        span_size: Callable[[Span], int] | None = None,
     ) -> None:
         self._rollouts = ListBasedCollection([], Rollout, ["rollout_id"], indexes=["status"])
         self._attempts = ListBasedCollection([], Attempt, ["rollout_id", "attempt_id"])
-        self._spans = ListBasedCollection([], Span, ["rollout_id", "attempt_id", "span_id"])
+        self._spans = SpanTable(span_size)
         self._resources = ListBasedCollection([], ResourcesUpdate, ["resources_id"])
         self._versions = ListBasedCollection([], ResourcesUpdate, ["resources_id", "version"])
         self._workers = ListBasedCollection([], Worker, ["worker_id"])
@@ -204,7 +229,7 @@ class InMemoryLightningCollections(LightningCollections):
         return self._attempts
 
     @property
-    def spans(self) -> Collection[Span]:
+    def spans(self) -> SpanTable:
         return self._spans
 
     @property
@@ -269,23 +294,82 @@ class InMemoryLightningCollections(LightningCollections):
             async with self._blocks:
                 pass
 
+    # What the store's steps ask for, straight from the tables.
+
+    async def find_rollouts(self, rollout_ids: Sequence[str]) -> dict[str, Rollout]:
+        found: dict[str, Rollout] = {}
+        for rollout_id in rollout_ids:
+            rollout = self._rollouts.find(rollout_id)
+            if rollout is not None:
+                found[rollout_id] = rollout
+        return found
+
+    async def find_attempt(self, rollout_id: str, attempt_id: str) -> Attempt | None:
+        return self._attempts.find(rollout_id, attempt_id)
+
+    async def find_latest_attempts(self, rollout_ids: Sequence[str]) -> dict[str, Attempt]:
+        latest: dict[str, Attempt] = {}
+        for rollout_id in rollout_ids:
+            attempts = self._attempts.group(rollout_id)
+            if attempts:
+                latest[rollout_id] = max(attempts, key=_sequence_id)
+        return latest
+
+    async def find_worker(self, worker_id: str) -> Worker | None:
+        return self._workers.find(worker_id)
+
     async def find_newest_resources(self) -> ResourcesUpdate | None:
-        # Perf: every claim asks, and looking through all snapshots would grow with each update.
         revision = self._resources.revision
         if self._newest[0] != revision:
             self._newest = (revision, await super().find_newest_resources())
         return self._newest[1]
 
+    async def find_known_spans(
+        self, rollout_id: str, attempt_id: str, span_ids: Sequence[str]
+    ) -> set[str]:
+        return self._spans.known(rollout_id, attempt_id, span_ids)
+
     async def find_reply(self, key: str) -> Reply | None:
         return self._replies.get(key)
 
     async def apply(self, changes: Changes) -> None:
-        await super().apply(changes)
+        # Nothing in here can fail: the step has looked, and nobody else can write meanwhile.
+        self._rollouts.put_all(changes.new_rollouts.values())
+        self._rollouts.put_all(changes.rollouts.values())
+        for attempt in changes.removed_attempts:
+            self._attempts.remove(attempt)
+        self._attempts.put_all(changes.new_attempts.values())
+        self._attempts.put_all(changes.attempts.values())
+        for span in changes.new_spans:
+            self._spans.add(span)
+        for rollout_id, highest in changes.sequence_ids.items():
+            await self._sequence_ids.set(rollout_id, highest)
+        self._workers.put_all(changes.workers.values())
+        self._versions.put_all(changes.superseded)
+        self._resources.put_all(changes.resources)
+        if changes.unqueued:
+            self._queue.remove(changes.unqueued)
+        if changes.queued:
+            await self._queue.enqueue(list(changes.queued))
         if changes.reply is not None:
-            self._replies[changes.reply.key] = changes.reply
-            if len(self._replies) > KEPT_REPLIES:
-                del self._replies[next(iter(self._replies))]
+            self._keep(changes.reply)
+        if changes.events:
+            await self._journal.append(changes.events)
+
+    def _keep(self, reply: Reply) -> None:
+        self._replies[reply.key] = reply
+        if len(self._replies) > KEPT_REPLIES:
+            del self._replies[next(iter(self._replies))]
+
+    async def remove(self, rollout_ids: Sequence[str], *, spans_only: bool) -> int:
+        removed = sum(self._spans.drop(rollout_id) for rollout_id in rollout_ids)
+        if not spans_only:
+            for rollout_id in rollout_ids:
+                self._attempts.drop_group(rollout_id)
+                self._rollouts.drop_group(rollout_id)
+                await self._sequence_ids.pop(rollout_id)
+        return removed
 
     async def evict_spans_for_rollout(self, rollout_id: str) -> int:
         """Drop all spans of a rollout; return how many there were."""
-        return self._spans.drop_prefix(rollout_id)
+        return self._spans.drop(rollout_id)

@@ -71,7 +71,11 @@ class ListBasedCollection(Collection[M]):
         self._primary_keys = tuple(primary_keys)
         self._key: Callable[[M], Any] = attrgetter(*self._primary_keys)
         self._prefix: Callable[[M], Any] = attrgetter(self._primary_keys[0])
+        self._is_flat = len(self._primary_keys) == 1
+        self._records: dict[Any, M] = {}
+        """By key, of a collection with one key field."""
         self._groups: dict[Any, dict[Any, M]] = {}
+        """By first key field and key, of the others."""
         self._size = 0
         self.revision = 0
         """Grows with every change, so that derived values can be cached."""
@@ -79,7 +83,7 @@ class ListBasedCollection(Collection[M]):
         # Field to value to key to position in order of insertion.
         self._indexes: dict[str, dict[Any, dict[Any, int]]] = {field: {} for field in indexes}
         for item in items:
-            self._add(item)
+            self.put(item)
 
     def primary_keys(self) -> Sequence[str]:
         return self._primary_keys
@@ -90,37 +94,71 @@ class ListBasedCollection(Collection[M]):
     async def size(self) -> int:
         return self._size
 
+    def _group(self, item: M) -> dict[Any, M] | None:
+        return self._records if self._is_flat else self._groups.get(self._prefix(item))
+
     def _find(self, item: M) -> M | None:
-        group = self._groups.get(self._prefix(item))
+        group = self._group(item)
         return group.get(self._key(item)) if group is not None else None
 
-    def _add(self, item: M) -> None:
-        key = self._key(item)
-        self._groups.setdefault(self._prefix(item), {})[key] = item
-        self._size += 1
-        self.revision += 1
-        self._ordinal += 1
-        for field, index in self._indexes.items():
-            index.setdefault(getattr(item, field), {})[key] = self._ordinal
+    def find(self, *key: Any) -> M | None:
+        """Return a record by its primary key."""
+        if self._is_flat:
+            return self._records.get(key[0])
+        group = self._groups.get(key[0])
+        return group.get(key) if group is not None else None
 
-    def _put(self, old: M, new: M) -> None:
-        key = self._key(new)
-        self._groups[self._prefix(new)][key] = new
+    def group(self, prefix: Any) -> Iterable[M]:
+        """Return the records whose first key field has this value, in order of insertion."""
+        if self._is_flat:
+            return [self._records[prefix]] if prefix in self._records else []
+        group = self._groups.get(prefix)
+        return group.values() if group is not None else ()
+
+    def put(self, item: M) -> None:
+        """Store a record, in the place of the one that has its key, if there is one."""
+        group = self._group(item)
+        if group is None:
+            group = self._groups[self._prefix(item)] = {}
+        key = self._key(item)
+        old = group.get(key)
+        group[key] = item
         self.revision += 1
+        if old is None:
+            self._size += 1
+            self._ordinal += 1
         for field, index in self._indexes.items():
-            before, after = getattr(old, field), getattr(new, field)
+            after = getattr(item, field)
+            if old is None:
+                index.setdefault(after, {})[key] = self._ordinal
+                continue
+            before = getattr(old, field)
             if before != after:
                 index.setdefault(after, {})[key] = index[before].pop(key)
 
-    def _remove(self, item: M) -> None:
-        prefix, key = self._prefix(item), self._key(item)
-        stored = self._groups[prefix].pop(key)
-        if not self._groups[prefix]:
-            del self._groups[prefix]
+    def put_all(self, items: Iterable[M]) -> None:
+        """Store several records."""
+        for item in items:
+            self.put(item)
+
+    def remove(self, item: M) -> None:
+        """Remove the record that has the item's key, which is there."""
+        group = self._group(item)
+        key = self._key(item)
+        if group is None or key not in group:
+            raise self._missing(item)
+        stored = group.pop(key)
+        if not group and not self._is_flat:
+            del self._groups[self._prefix(item)]
         self._size -= 1
         self.revision += 1
         for field, index in self._indexes.items():
             index[getattr(stored, field)].pop(key)
+
+    def _all(self) -> Iterable[M]:
+        if self._is_flat:
+            return self._records.values()
+        return chain.from_iterable(group.values() for group in self._groups.values())
 
     def _check_type(self, items: Sequence[M]) -> None:
         for item in items:
@@ -133,14 +171,13 @@ class ListBasedCollection(Collection[M]):
         """Return records among which all matches are, in order of insertion."""
         for field, values in _required(options):
             if field == self._primary_keys[0]:
-                groups = (self._groups.get(value) for value in dict.fromkeys(values))
-                return chain.from_iterable(group.values() for group in groups if group)
+                return chain.from_iterable(self.group(value) for value in dict.fromkeys(values))
             index = self._indexes.get(field)
-            if index is not None and len(self._primary_keys) == 1:
+            if index is not None and self._is_flat:
                 found = [pair for value in set(values) for pair in index.get(value, {}).items()]
                 found.sort(key=lambda pair: pair[1])
-                return (self._groups[key][key] for key, _ in found)
-        return chain.from_iterable(group.values() for group in self._groups.values())
+                return [self._records[key] for key, _ in found]
+        return self._all()
 
     def _by_key(self, options: FilterOptions | None) -> tuple[bool, M | None]:
         """Return (True, record) when a filter is nothing but a primary key."""
@@ -152,13 +189,12 @@ class ListBasedCollection(Collection[M]):
             if not operations or len(operations) != 1 or operations.get("exact") is None:
                 return False, None
             values.append(operations["exact"])
-        group = self._groups.get(values[0], {})
-        return True, group.get(values[0] if len(values) == 1 else tuple(values))
+        return True, self.find(*values)
 
     def _select(self, options: FilterOptions | None) -> list[M]:
         prefix = options.get(self._primary_keys[0]) if options and len(options) == 1 else None
         if prefix and len(prefix) == 1 and prefix.get("exact") is not None:
-            return list(self._groups.get(prefix["exact"], {}).values())
+            return list(self.group(prefix["exact"]))
         test = compile_filter(options)
         candidates = self._candidates(options)
         return list(candidates) if test is None else [item for item in candidates if test(item)]
@@ -201,7 +237,7 @@ class ListBasedCollection(Collection[M]):
                 "update it instead."
             )
         for item in items:
-            self._add(item)
+            self.put(item)
 
     def _missing(self, item: M) -> NotFoundError:
         return NotFoundError(
@@ -221,14 +257,11 @@ class ListBasedCollection(Collection[M]):
     def _merge(self, item: M, update_fields: Sequence[str] | None) -> M:
         """Store an item and return what is stored then."""
         old = self._find(item)
-        if old is None:
-            self._add(item)
-            return item
-        if update_fields is None:
+        if old is None or update_fields is None:
             new = item
         else:
             new = replace(old, **{field: getattr(item, field) for field in update_fields})
-        self._put(old, new)
+        self.put(new)
         return new
 
     async def upsert(
@@ -242,11 +275,11 @@ class ListBasedCollection(Collection[M]):
             if self._find(item) is None:
                 raise self._missing(item)
         for item in items:
-            self._remove(item)
+            self.remove(item)
 
-    def drop_prefix(self, value: Any) -> int:
+    def drop_group(self, prefix: Any) -> int:
         """Remove all records whose first key field has this value; return their number."""
-        items = list(self._groups.get(value, {}).values())
+        items = list(self.group(prefix))
         for item in items:
-            self._remove(item)
+            self.remove(item)
         return len(items)

@@ -54,7 +54,7 @@ async def test_revision_counts_changes():
     await table.delete([attempt()])
     seen.add(table.revision)
     assert len(seen) == 4
-    assert table.drop_prefix("none") == 0
+    assert table.drop_group("none") == 0
 
 
 def test_key_is_needed():
