@@ -92,11 +92,10 @@ class RedisLightningStore(CollectionBasedLightningStore):
                 f"{prefix!r} cannot be a prefix: it must not be empty, nor hold braces."
             )
         self.prefix = prefix
-        super().__init__(
-            RedisLightningCollections(address, prefix=prefix, client_kwargs=client_kwargs or {}),
-            tracker=tracker,
-            scan_debounce_seconds=scan_debounce_seconds,
+        self._redis = RedisLightningCollections(
+            address, prefix=prefix, client_kwargs=client_kwargs or {}
         )
+        super().__init__(self._redis, tracker=tracker, scan_debounce_seconds=scan_debounce_seconds)
         if self._watchdog is not None:
             # Attempts may have run out while nobody had the store open.
             self._watchdog.expect(now())
@@ -106,6 +105,11 @@ class RedisLightningStore(CollectionBasedLightningStore):
         return LightningStoreCapabilities(
             thread_safe=True, async_safe=True, zero_copy=False, otlp_traces=False
         )
+
+    async def close(self) -> None:
+        # The watchdog may be waiting for a server that is gone.
+        self._redis.give_up()
+        await super().close()
 
 
 def __getattr__(name: str) -> Any:

@@ -180,6 +180,10 @@ class RedisLightningCollections(RedisTables):
         following = Watch(self._server, self._connection, self._writer, notify)
         return self._server.io.spawn(following.follow)
 
+    def give_up(self) -> None:
+        """End all patience with a server that does not answer, before closing."""
+        self._server.give_up()
+
     async def close(self) -> None:
         await self._server.close()
         self._finalize.detach()

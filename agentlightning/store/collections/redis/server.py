@@ -39,9 +39,21 @@ _PASSING = (
 """What may be gone in a moment: a restart, a file that is being loaded, a change of primary."""
 
 
+def _is_login(error: BaseException) -> bool:
+    """Return whether a login failed, which redis-py may wrap as a lost connection."""
+    kinds = exceptions.AuthenticationError | exceptions.AuthorizationError
+    cause: BaseException | None = error
+    while cause is not None:
+        # A server with a password refuses the first command of who gives none.
+        if isinstance(cause, kinds) or str(cause).startswith(("NOAUTH", "HELLO must")):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def _lasting(error: BaseException) -> StoreError | ConfigurationError | None:
     """Return what to raise for an error that trying again does not mend."""
-    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+    if _is_login(error):
         return ConfigurationError(
             f"The Redis server refused the login: {error}; give user and password in the URL."
         )
@@ -88,6 +100,7 @@ class RedisServer:
         self._lanes = Lanes(self._client)
         self._ready = False
         self._opening = asyncio.Lock()
+        self._closing = asyncio.Event()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the loop that owns the client."""
@@ -116,7 +129,7 @@ class RedisServer:
         while True:
             try:
                 if not self._ready:
-                    await self._open()
+                    await self._unless_closing(self._open())
                 return await ask()
             except (exceptions.RedisError, OSError) as error:
                 lasting = _lasting(error)
@@ -126,7 +139,7 @@ class RedisServer:
                 if monotonic() - began + pause > limit or not isinstance(error, _PASSING):
                     raise self._unavailable(error) from error
             # Jitter, so that the callers of a restarted server do not come all at once.
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            await self._unless_closing(asyncio.sleep(pause * random.uniform(0.5, 1)))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _unavailable(self, error: BaseException) -> StoreUnavailableError:
@@ -141,6 +154,29 @@ class RedisServer:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._prepare(self._client, self.base)
                 self._ready = True
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, None]) -> None:
+        task, closing = asyncio.create_task(work), asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait([task, closing], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise StoreError("The store is closed; open it again.")
+            task.result()
+        finally:
+            task.cancel()
+            closing.cancel()
+
+    def give_up(self) -> None:
+        """End all patience: calls that wait for the server fail now; idempotent."""
+
+        async def note() -> None:
+            self._closing.set()
+
+        try:
+            self.io.spawn(note)
+        except StoreError:
+            # It was closed before, or belongs to the process that this one was forked from.
+            return
 
     async def close(self) -> None:
         """Close the connections and end the loop; idempotent."""
