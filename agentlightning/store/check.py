@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning._internal.clock import now
 from agentlightning.store.base import is_running
-from agentlightning.store.collections.codec import encode
 from agentlightning.store.faults import Finding, find_faults
 from agentlightning.store.inventory import Inventory, take_inventory
 from agentlightning.store.lifecycle import is_ended, rollout_status_after
-from agentlightning.store.record import replace
-from agentlightning.types import AttemptedRollout, Rollout
+from agentlightning.store.transfer import read_records
+from agentlightning.types import AttemptedRollout, RolloutStatus
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
@@ -79,99 +78,122 @@ async def _confirmed(
     return [finding for finding in again if finding.key in keys]
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What a repair works with."""
+
+    store: LightningStore
+    finding: Finding
+    inventory: Inventory
+    record: dict[str, Any]
+    """The record itself, where the repair writes it anew."""
+
+    def text(self, **changes: Any) -> str:
+        """Return the record with some fields changed."""
+        return json.dumps({**self.record, **changes}, separators=(",", ":"))
+
+
 async def _repair(
     store: LightningStore, findings: list[Finding], inventory: Inventory
 ) -> list[Finding]:
-    return [
-        finding
-        for finding in findings
-        if finding.repairable and await _REPAIRS[finding.code](store, finding, inventory)
-    ]
+    """Repair what can be; return those findings with which something was done."""
+    tried: list[Finding] = []
+    records: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+    for finding in findings:
+        if not finding.repairable:
+            continue
+        kind = _REWRITES.get(finding.code)
+        if kind is not None and kind not in records:
+            records[kind] = await _records(store, kind, findings)
+        record = records[kind].get(finding.subject, {}) if kind is not None else {}
+        if (record or kind is None) and await _REPAIRS[finding.code](
+            _Case(store, finding, inventory, record)
+        ):
+            tried.append(finding)
+    return tried
 
 
-# Repairs: each looks at the record once more, because the store may be in use, and returns
-# whether it did something.
+async def _records(
+    store: LightningStore, kind: str, findings: list[Finding]
+) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the records that findings are about. They are read as text, because other ways of
+    reading do not keep all values from everywhere.
+    """
+    wanted = {finding.subject for finding in findings if _REWRITES.get(finding.code) == kind}
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    async for texts in read_records(store, kind):
+        for fields in map(json.loads, texts):
+            subject = tuple(fields[name] for name in _KEYS[kind])
+            if subject in wanted:
+                found[subject] = fields
+    return found
 
 
-async def _queue(store: LightningStore, finding: Finding, _: Inventory) -> bool:
+# Each repair looks at the record once more where somebody may have changed it, because the store
+# may be in use, and returns whether it did something.
+
+
+async def _queue(case: _Case) -> bool:
     # If somebody claims it right now, the id in the queue is stale and passed over.
-    (rollout_id,) = finding.subject
-    return bool(await store.import_records("queue", [_text(rollout_id=rollout_id)]))
+    (rollout_id,) = case.finding.subject
+    return bool(await case.store.import_records("queue", [case.text(rollout_id=rollout_id)]))
 
 
-async def _settle(store: LightningStore, finding: Finding, _: Inventory) -> bool:
-    (rollout_id,) = finding.subject
-    rollout = await store.get_rollout_by_id(rollout_id)
+async def _settle(case: _Case) -> bool:
+    (rollout_id,) = case.finding.subject
+    rollout = await case.store.get_rollout_by_id(rollout_id)
     if rollout is None or not is_running(rollout):
         return False
-    if not isinstance(rollout, AttemptedRollout):
-        await store.update_rollout(rollout_id, status="requeuing")
-        return True
-    if not is_ended(rollout.attempt):
-        return False
-    await store.update_rollout(rollout_id, status=rollout_status_after(rollout, rollout.attempt))
-    return True
-
-
-async def _end_attempt(store: LightningStore, finding: Finding, _: Inventory) -> bool:
-    rollout_id, attempt_id = finding.subject
-    await store.update_attempt(rollout_id, attempt_id, status="unresponsive")
-    return True
-
-
-async def _rollout_end(store: LightningStore, finding: Finding, inventory: Inventory) -> bool:
-    (rollout_id,) = finding.subject
-    found = await store.get_rollout_by_id(rollout_id)
-    if found is None:
-        return False
-    fields = {name: getattr(found, name) for name in Rollout.model_fields}
-    rollout = Rollout.model_construct(**fields)
-    end: float | None = None
-    if rollout.status in {"succeeded", "failed", "cancelled"}:
-        heard = [
-            each.end_time or each.alive_time for each in inventory.rollouts[rollout_id].attempts
-        ]
-        end = max(heard, default=rollout.start_time)
-    return bool(await store.import_records("rollouts", [encode(replace(rollout, end_time=end))]))
-
-
-async def _attempt_end(store: LightningStore, finding: Finding, _: Inventory) -> bool:
-    rollout_id, attempt_id = finding.subject
-    for attempt in await store.query_attempts(rollout_id):
-        if attempt.attempt_id == attempt_id:
-            end = (attempt.last_heartbeat_time or attempt.start_time) if is_ended(attempt) else None
-            text = encode(replace(attempt, end_time=end))
-            return bool(await store.import_records("attempts", [text]))
-    return False
-
-
-async def _free_worker(store: LightningStore, finding: Finding, _: Inventory) -> bool:
-    (worker_id,) = finding.subject
-    worker = await store.get_worker_by_id(worker_id)
-    if worker is None or worker.current_rollout_id is None:
-        return False
-    attempts = await store.query_attempts(worker.current_rollout_id)
-    for attempt in attempts:
-        if attempt.attempt_id == worker.current_attempt_id and not is_ended(attempt):
+    status: RolloutStatus = "requeuing"
+    if isinstance(rollout, AttemptedRollout):
+        if not is_ended(rollout.attempt):
             return False
-    idle = replace(
-        worker,
-        status="idle",
-        last_idle_time=now(),
-        current_rollout_id=None,
-        current_attempt_id=None,
+        status = rollout_status_after(rollout, rollout.attempt)
+    await case.store.update_rollout(rollout_id, status=status)
+    return True
+
+
+async def _end_attempt(case: _Case) -> bool:
+    rollout_id, attempt_id = case.finding.subject
+    await case.store.update_attempt(rollout_id, attempt_id, status="unresponsive")
+    return True
+
+
+async def _rollout_end(case: _Case) -> bool:
+    end: float | None = None
+    if case.record["status"] in {"succeeded", "failed", "cancelled"}:
+        (rollout_id,) = case.finding.subject
+        attempts = case.inventory.rollouts[rollout_id].attempts
+        heard = [attempt.end_time or attempt.alive_time for attempt in attempts]
+        end = max(heard, default=case.record["start_time"])
+    return bool(await case.store.import_records("rollouts", [case.text(end_time=end)]))
+
+
+async def _attempt_end(case: _Case) -> bool:
+    end: float | None = None
+    if case.record["status"] not in {"preparing", "running"}:
+        end = case.record["last_heartbeat_time"] or case.record["start_time"]
+    return bool(await case.store.import_records("attempts", [case.text(end_time=end)]))
+
+
+async def _free_worker(case: _Case) -> bool:
+    (worker_id,) = case.finding.subject
+    worker = await case.store.get_worker_by_id(worker_id)
+    if worker is None or worker.current_attempt_id != case.record["current_attempt_id"]:
+        return False
+    text = case.text(
+        status="idle", last_idle_time=now(), current_rollout_id=None, current_attempt_id=None
     )
-    return bool(await store.import_records("workers", [encode(idle)]))
+    return bool(await case.store.import_records("workers", [text]))
 
 
-async def _raise_counter(store: LightningStore, finding: Finding, inventory: Inventory) -> bool:
-    (rollout_id,) = finding.subject
-    highest = inventory.rollouts[rollout_id].highest
-    text = _text(rollout_id=rollout_id, value=highest)
-    return bool(await store.import_records("sequence_ids", [text]))
+async def _raise_counter(case: _Case) -> bool:
+    (rollout_id,) = case.finding.subject
+    text = case.text(rollout_id=rollout_id, value=case.inventory.rollouts[rollout_id].highest)
+    return bool(await case.store.import_records("sequence_ids", [text]))
 
 
-_REPAIRS: Final[dict[str, Callable[[LightningStore, Finding, Inventory], Awaitable[bool]]]] = {
+_REPAIRS: Final[dict[str, Callable[[_Case], Awaitable[bool]]]] = {
     "not_in_line": _queue,
     "no_open_attempt": _settle,
     "open_attempt": _end_attempt,
@@ -180,8 +202,14 @@ _REPAIRS: Final[dict[str, Callable[[LightningStore, Finding, Inventory], Awaitab
     "worker_busy_in_vain": _free_worker,
     "sequence_counter_low": _raise_counter,
 }
-
-
-def _text(**fields: str | int) -> str:
-    """Return a record of a kind that has no model."""
-    return json.dumps(fields, separators=(",", ":"))
+_REWRITES: Final = {
+    "rollout_end_time": "rollouts",
+    "attempt_end_time": "attempts",
+    "worker_busy_in_vain": "workers",
+}
+"""Repairs that write the record anew, and its kind."""
+_KEYS: Final = {
+    "rollouts": ("rollout_id",),
+    "attempts": ("rollout_id", "attempt_id"),
+    "workers": ("worker_id",),
+}

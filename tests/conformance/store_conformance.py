@@ -16,6 +16,7 @@ from tests.conformance.store_leases import (
 )
 from tests.conformance.store_settlement import SettlementConformance
 from tests.conformance.store_spans import SpanConformance, make_span
+from tests.conformance.store_upkeep import UpkeepConformance
 
 
 class QueryConformance:
@@ -195,6 +196,7 @@ class UnkeyedConformance(
     LeaseConformance,
     RepeatConformance,
     ConcurrencyConformance,
+    UpkeepConformance,
 ):
     """What stores pass whose backend keeps no replies, as 0.3.0 did not ask it to."""
 
