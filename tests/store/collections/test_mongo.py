@@ -21,7 +21,7 @@ from agentlightning.errors import (
 from agentlightning.store.collections import DuplicatedPrimaryKeyError, Reply
 from agentlightning.store.collections.changes import Changes
 from agentlightning.store.collections.filtering import compile_filter, sort_records
-from agentlightning.store.collections.mongo import lock, sequence
+from agentlightning.store.collections.mongo import lock, sequence, sessions
 from agentlightning.store.collections.mongo.condition import mongo_filter, mongo_order
 from agentlightning.store.collections.mongo.layout import ATTEMPTS, EVENTS, PARTITIONS
 from agentlightning.store.mongo import MongoLightningStore
@@ -447,5 +447,25 @@ async def test_removed_partition_says_so(database, store):
     """A partition whose document was deleted is reported instead of starting at zero again."""
     await store.enqueue_rollout(1)
     database[PARTITIONS].delete_one({"_id": store.partition_id})
-    with pytest.raises((ConflictError, RuntimeError), match="partition|Partition"):
+    with pytest.raises((ConflictError, RuntimeError), match="was removed"):
         await store.enqueue_rollout(2)
+
+
+async def test_transaction_of_a_dead_process_is_ended(tmp_path, monkeypatch):
+    """With a replica set, what a killed process had begun does not keep others from writing."""
+    monkeypatch.setattr(sessions, "STUCK_SECONDS", 0.2)
+    with mongo_server(tmp_path, "replica set") as uri:
+        dead = MongoLightningStore(mongo_uri=uri, partition_id="p")
+        alive = MongoLightningStore(mongo_uri=uri, partition_id="p")
+        with pytest.raises(StoreUnavailableError):
+            async with dead.collections.atomic() as block:
+                await block.rollouts.insert([rollout("begun")])
+                await alive.enqueue_rollout("alive")
+        assert [r.input for r in await alive.query_rollouts()] == ["alive"]
+        await dead.enqueue_rollout("dead")
+        assert len(await alive.query_rollouts()) == 2
+        await dead.close()
+        with MongoClient(uri) as client:
+            kept = client["agentlightning"]["agentlightning_sessions"].count_documents({})
+        assert kept == 1
+        await alive.close()

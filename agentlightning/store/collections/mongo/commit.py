@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-import pymongo
 from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
 
 from agentlightning.errors import StoreError
 from agentlightning.store.collections.mongo.block import Block, RecordKey, StaleReadError
@@ -29,26 +26,14 @@ from agentlightning.store.collections.mongo.layout import (
 from agentlightning.store.collections.mongo.lock import Hold, PartitionLock
 from agentlightning.store.collections.mongo.plan import Plan, Write, by_collection
 from agentlightning.store.collections.mongo.sequence import prune
+from agentlightning.store.collections.mongo.transaction import in_transaction
 
 R = TypeVar("R")
 
-COMMIT_SECONDS: Final = 30.0
-"""How long a transaction is tried again when others get in its way."""
 _DUPLICATE: Final = 11000
 _MOST_STEPS: Final = 64
 _MOST_SPANS: Final = 5000
 _GUARDED: Final = {layout.name: layout.keys for layout in (ROLLOUTS, WORKERS, RESOURCES)}
-
-
-async def in_transaction(opened: Opened, work: Callable[[AsyncClientSession], Awaitable[R]]) -> R:
-    """Do work in a transaction, again whenever the server asks for that."""
-    async with opened.client.start_session() as session:
-        with pymongo.timeout(COMMIT_SECONDS):
-            return await session.with_transaction(
-                work,
-                read_concern=ReadConcern("snapshot"),
-                write_concern=WriteConcern("majority"),
-            )
 
 
 async def write_all(opened: Opened, writes: Sequence[Write], session: AsyncClientSession) -> None:

@@ -12,9 +12,7 @@ from typing import Any, Final, TypeVar
 from bson.errors import BSONError
 from pymongo import AsyncMongoClient
 from pymongo.errors import (
-    ConfigurationError as BadOptionsError,
-)
-from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     DocumentTooLarge,
     DuplicateKeyError,
@@ -24,8 +22,12 @@ from pymongo.errors import (
     PyMongoError,
     WaitQueueTimeoutError,
 )
+from pymongo.errors import (
+    ConfigurationError as BadOptionsError,
+)
 from pymongo.write_concern import WriteConcern
 
+from agentlightning._internal.ids import generate_id
 from agentlightning._internal.io_loop import IoLoop
 from agentlightning.errors import (
     ConfigurationError,
@@ -40,6 +42,7 @@ from agentlightning.store.collections.mongo.layout import (
     Document,
     prepare,
 )
+from agentlightning.store.collections.mongo.sessions import Sessions
 
 R = TypeVar("R")
 
@@ -48,7 +51,17 @@ SELECTION_MILLISECONDS: Final = 5_000
 _SOCKET_MILLISECONDS: Final = 60_000
 _REFUSED: Final = frozenset({13, 18, 8000})
 """The server's codes for credentials that it does not take."""
+_TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
+"""The server's codes for documents and index entries that are larger than it takes."""
 _TRANSIENT: Final = ("TransientTransactionError", "UnknownTransactionCommitResult")
+
+
+def _reason(error: OperationFailure) -> tuple[int | None, str]:
+    """Return the server's code and words, without the documents that the error holds."""
+    if isinstance(error, BulkWriteError) and error.details.get("writeErrors"):
+        first = error.details["writeErrors"][0]
+        return first["code"], first["errmsg"]
+    return error.code, str((error.details or {}).get("errmsg", error))
 
 
 @contextmanager
@@ -71,11 +84,14 @@ def driver_errors() -> Generator[None]:
             f"MongoDB cannot store this: {error}; a record may take 16 MB, ids must be text."
         ) from error
     except OperationFailure as error:
-        if error.code in _REFUSED:
-            raise ConfigurationError(f"MongoDB refuses these credentials: {error}") from error
+        code, text = _reason(error)
+        if code in _TOO_LARGE:
+            raise InvalidRequestError(f"MongoDB cannot store this: {text}.") from error
+        if code in _REFUSED:
+            raise ConfigurationError(f"MongoDB refuses these credentials: {text}") from error
         if any(error.has_error_label(label) for label in _TRANSIENT):
-            raise StoreUnavailableError(f"MongoDB is too busy: {error}; try again.") from error
-        raise StoreError(f"MongoDB refused: {error}") from error
+            raise StoreUnavailableError(f"MongoDB is too busy: {text}; try again.") from error
+        raise StoreError(f"MongoDB refused: {text}") from error
     except PyMongoError as error:
         raise StoreError(f"MongoDB failed: {error}") from error
 
@@ -89,12 +105,14 @@ class Opened:
         database: Where all collections are; writes wait for a majority.
         partition: Which documents of it are ours.
         has_transactions: Whether there is a replica set or a router, not a single server.
+        sessions: What transactions take place in.
     """
 
     client: AsyncMongoClient[Document]
     database: Database
     partition: str
     has_transactions: bool
+    sessions: Sessions
 
 
 def _options(uri: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -123,24 +141,27 @@ class _Client:
     async def close(self) -> None:
         opened, self.opened = self.opened, None
         if opened is not None:
+            await opened.sessions.close()
             await opened.client.close()
 
 
+async def _close(io: IoLoop, held: _Client) -> None:
+    try:
+        await held.close()
+    finally:
+        io.close()
+
+
 def _abandon(io: IoLoop, held: _Client) -> None:
-    """Close what a store left open that nobody closed."""
+    """Close what nobody closed; called in whatever thread finds out."""
     if held.opened is None:
         io.close()
         return
-
-    async def close() -> None:
-        await io.run(held.close)
-
     try:
-        asyncio.run(close())
-    except (RuntimeError, StoreError):
-        # Within a running loop, or after a fork: the loop goes, and the sockets with it.
+        io.spawn(lambda: _close(io, held))
+    except StoreError:
+        # In a process that was forked off: what is open belongs to the parent.
         held.opened = None
-    io.close()
 
 
 class Connection:
@@ -157,6 +178,8 @@ class Connection:
         self, uri: str, database: str, partition: str, options: Mapping[str, Any] | None
     ) -> None:
         self.partition = partition
+        self.writer = generate_id(16)
+        """Who we are, among all stores on the database."""
         self._uri = uri
         self._database = database
         self._options = _options(uri, options)
@@ -192,16 +215,22 @@ class Connection:
                 self._held.opened = await self._open()
             return self._held.opened
 
+    def _new_client(self) -> AsyncMongoClient[Document]:
+        try:
+            return AsyncMongoClient(self._uri, **self._options)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"MongoDB cannot be used as asked: {error}") from error
+
     async def _open(self) -> Opened:
-        client: AsyncMongoClient[Document] = AsyncMongoClient(self._uri, **self._options)
+        client = self._new_client()
         try:
             hello = await client.admin.command("hello")
+            database = client.get_database(self._database, write_concern=WriteConcern("majority"))
             opened = Opened(
                 client=client,
-                database=client.get_database(
-                    self._database, write_concern=WriteConcern("majority")
-                ),
+                database=database,
                 partition=self.partition,
+                sessions=Sessions(client, database, self.partition, self.writer),
                 has_transactions="setName" in hello or hello.get("msg") == "isdbgrid",
             )
             await prepare(opened.database)

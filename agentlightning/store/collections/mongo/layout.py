@@ -28,6 +28,10 @@ LAYOUT_VERSION: Final = 1
 LAYOUT: Final = "agentlightning_layout"
 PARTITIONS: Final = "agentlightning_partitions"
 """One document for each partition: its counters, and its lock where there are no transactions."""
+SESSIONS: Final = "agentlightning_sessions"
+"""The sessions in which stores have transactions, so that those of the dead can be ended."""
+SESSION_SECONDS: Final = 86_400
+"""How long a session is used; a day later it is forgotten."""
 QUEUE: Final = "rollout_queue"
 COUNTERS: Final = "span_sequence_ids"
 EVENTS: Final = "events"
@@ -162,6 +166,10 @@ def indexes() -> dict[str, list[IndexModel]]:
     found[REPLIES] = [
         _index("key", unique=True),
         IndexModel([("created_at", 1)], expireAfterSeconds=int(REPLY_SECONDS)),
+    ]
+    found[SESSIONS] = [
+        _index("writer"),
+        IndexModel([("created_at", 1)], expireAfterSeconds=2 * SESSION_SECONDS),
     ]
     return found
 

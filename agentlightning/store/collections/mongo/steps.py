@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, TypeVar
-
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
+from typing import Final, TypeVar
 
 from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic
-from agentlightning._internal.ids import generate_id
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.collections.base import DuplicatedPrimaryKeyError
 from agentlightning.store.collections.mongo.block import (
@@ -24,12 +20,12 @@ from agentlightning.store.collections.mongo.block import (
 from agentlightning.store.collections.mongo.commit import (
     Committer,
     check_versions,
-    in_transaction,
 )
 from agentlightning.store.collections.mongo.connection import Connection, Opened
 from agentlightning.store.collections.mongo.lock import PartitionLock
 from agentlightning.store.collections.mongo.plan import Plan
 from agentlightning.store.collections.mongo.repair import queue_what_waits
+from agentlightning.store.collections.mongo.transaction import READ, WRITE, in_transaction
 
 R = TypeVar("R")
 Work = Callable[[Block], Awaitable[R]]
@@ -50,8 +46,7 @@ class Steps:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.writer = generate_id(16)
-        """Who we are, among all stores on the database."""
+        self.writer = connection.writer
         self.lock = PartitionLock(self.writer)
         self._committer = Committer(self.lock)
         self._again = asyncio.Lock()
@@ -141,36 +136,34 @@ class Steps:
     async def open_block(self) -> AsyncGenerator[Block]:
         """Open a block that the caller keeps, from any event loop: a transaction, or the lock."""
         opened = await self.connection.run(_itself)
-        if opened.has_transactions:
-            session = opened.client.start_session()
-            await self.connection.run(
-                lambda _: session.start_transaction(
-                    ReadConcern("snapshot"), WriteConcern("majority")
-                )
-            )
-            try:
-                yield Block(opened, session)
-                await self.connection.run(lambda _: session.commit_transaction())
-            finally:
-                await self.connection.run(lambda _: session.end_session())
-            return
-        held = self.lock.held(opened)
-        await self._entered(held.__aenter__, lambda: held.__aexit__(None, None, None))
-        try:
-            yield Block(opened)
-        finally:
-            await self.connection.run(lambda _: held.__aexit__(None, None, None))
+        scope = self._scope(opened)
 
-    async def _entered(
-        self,
-        enter: Callable[[], Coroutine[Any, Any, Any]],
-        leave: Callable[[], Coroutine[Any, Any, Any]],
-    ) -> None:
+        async def leave(error: BaseException | None) -> None:
+            kind = None if error is None else type(error)
+            await self.connection.run(lambda _: scope.__aexit__(kind, error, None))
+
         try:
-            await self.connection.run(lambda _: enter())
-        except CommittedThenCancelledError:
-            await self.connection.run(lambda _: leave())
+            block = await self.connection.run(lambda _: scope.__aenter__())
+        except CommittedThenCancelledError as late:
+            await leave(late)
             raise
+        try:
+            yield block
+        except BaseException as error:
+            await leave(error)
+            raise
+        await leave(None)
+
+    @asynccontextmanager
+    async def _scope(self, opened: Opened) -> AsyncGenerator[Block]:
+        if not opened.has_transactions:
+            async with self.lock.held(opened):
+                yield Block(opened)
+            return
+        async with opened.sessions.one() as session:
+            await session.start_transaction(READ, WRITE)
+            yield Block(opened, session)
+            await session.commit_transaction()
 
 
 async def _itself(opened: Opened) -> Opened:
