@@ -17,7 +17,8 @@ from agentlightning.store.base import (
 from agentlightning.store.http.client_page import fetch_page, read_page
 from agentlightning.store.http.operation import API_PREFIX
 from agentlightning.store.http.transport import Transport
-from agentlightning.store.http.wire import encode, encode_spans, span_from_wire
+from agentlightning.store.http.wire import encode
+from agentlightning.store.http.wire_span import encode_spans, span_from_answer
 from agentlightning.types import (
     NamedResources,
     ResourcesUpdate,
@@ -117,7 +118,7 @@ class DataCalls(LightningStore):
             "sort_order": sort_order,
         }
         return await fetch_page(
-            self._transport, "/spans/search", query, limit, offset, span_from_wire
+            self._transport, "/spans/search", query, limit, offset, span_from_answer
         )
 
     async def query_resources(

@@ -15,7 +15,8 @@ from agentlightning.store.http.schemas import (
     SequenceIdsRequest,
     SpanSearch,
 )
-from agentlightning.store.http.wire import page_body, span_from_wire, span_to_wire
+from agentlightning.store.http.wire import page_body
+from agentlightning.store.http.wire_span import span_from_wire, span_to_wire
 from agentlightning.types import PaginatedResult, Span
 
 __all__ = ["OPERATIONS", "SequenceIdAnswer", "SpansStored", "StoredSpan"]

@@ -16,11 +16,10 @@ from agentlightning.store.http.errors import UnprocessableError
 from agentlightning.store.http.wire import (
     decode,
     encode,
-    encode_spans,
     page_body,
     rollout_from_wire,
-    span_from_wire,
 )
+from agentlightning.store.http.wire_span import encode_spans, span_from_wire
 from agentlightning.types import (
     Attempt,
     AttemptedRollout,
