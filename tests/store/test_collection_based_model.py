@@ -3,6 +3,7 @@ that is kept must be the same after each.
 """
 
 import itertools
+import uuid
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.store.mongo import MongoLightningStore
+from agentlightning.store.redis import RedisLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
+from tests.support.mongo_server import mongo_uri
+from tests.support.redis_server import RedisProcess
 from tests.support.store_harness import NEVER, Opener, plain
 from tests.support.store_model import Record
 from tests.support.store_rules import WritingMachine, maybe, metadata, rollout_at
+
+__all__ = ["mongo_uri"]
+
+pytestmark = pytest.mark.timeout(600)
 
 orders, limits = st.sampled_from(["asc", "desc"]), st.integers(-1, 3)
 
@@ -176,29 +185,57 @@ class StoreMachine(WritingMachine):
         assert got["items"] == page_of(in_order(found, sort_by, order), limit, 0)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def opener(request, tmp_path) -> Opener:
-    """Return a way to open an empty store of one kind, as often as one likes."""
-    number = itertools.count()
-
-    @contextmanager
-    def memory():
-        yield InMemoryLightningStore(scan_debounce_seconds=NEVER)
-
-    @contextmanager
-    def sqlite():
-        yield SQLiteLightningStore(tmp_path / f"{next(number)}.db", scan_debounce_seconds=NEVER)
-
-    return {"memory": memory, "sqlite": sqlite}[request.param]
+@pytest.fixture(scope="module")
+def redis_server():
+    process = RedisProcess()
+    yield process
+    process.close()
 
 
-EXAMPLES = {"memory": 120, "sqlite": 25}
+@contextmanager
+def in_memory():
+    yield InMemoryLightningStore(scan_debounce_seconds=NEVER)
 
 
-@pytest.mark.timeout(600)
-def test_store_does_what_the_model_does(opener: Opener, request):
+class TestStoreDoesWhatTheModelDoes:
     """Whatever is called in whatever order, store and model agree."""
-    examples = EXAMPLES[request.node.callspec.params["opener"]]
+
+    def test_memory(self):
+        """The store in memory."""
+        check(in_memory, 120)
+
+    def test_sqlite(self, tmp_path):
+        """The store in a file."""
+        number = itertools.count()
+
+        @contextmanager
+        def opener():
+            path = tmp_path / f"{next(number)}.db"
+            yield SQLiteLightningStore(path, scan_debounce_seconds=NEVER)
+
+        check(opener, 25)
+
+    def test_redis(self, redis_server):
+        """The store in Redis."""
+
+        @contextmanager
+        def opener():
+            url = redis_server.url(uuid.uuid4().hex)
+            yield RedisLightningStore(url, scan_debounce_seconds=NEVER)
+
+        check(opener, 15)
+
+    def test_mongo(self, mongo_uri):
+        """The store in MongoDB, with and without transactions."""
+
+        @contextmanager
+        def opener():
+            yield MongoLightningStore(mongo_uri=mongo_uri, scan_debounce_seconds=NEVER)
+
+        check(opener, 4)
+
+
+def check(opener: Opener, examples: int) -> None:
     run_state_machine_as_test(
         lambda: StoreMachine(opener),
         settings=settings(
