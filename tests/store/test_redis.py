@@ -67,13 +67,13 @@ class TestRedisConformance(StoreConformance):
 DEBIAN = shutil.which("redis-server")
 if DEBIAN is not None:
 
-    class TestOnRedisItself(ClaimConformance, SpanConformance):
-        @pytest.fixture(scope="class")
-        def redis_itself(self):
-            process = RedisProcess(DEBIAN)
-            yield process
-            process.close()
+    @pytest.fixture(scope="module")
+    def redis_itself():
+        process = RedisProcess(DEBIAN)
+        yield process
+        process.close()
 
+    class TestOnRedisItself(ClaimConformance, SpanConformance):
         @pytest_asyncio.fixture
         async def store(self, redis_itself):
             store = RedisLightningStore(redis_itself.url(uuid.uuid4().hex))

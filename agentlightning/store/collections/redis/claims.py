@@ -33,25 +33,26 @@ async def find_queued(session: Session, limit: int, offset: int) -> Sequence[str
         reserved, entries, rows = await session.server.script(
             scripts.CLAIM, *_moments(), lacking, session.queue_cursor
         )
-        _take(session, entries, rows, reserved=bool(reserved))
+        ids = _note(session, entries)
+        session.take_in(ids, rows)
+        if reserved:
+            session.reserve(ids)
     elif lacking > 0:
         entries = await pages.beyond(session.server, _QUEUE, session.queue_cursor, lacking)
-        _take(session, entries, None, reserved=False)
+        _note(session, entries)
+    else:
+        entries = []
+    if entries:
+        session.queue_cursor = split_entry(entries[-1])[0]
     return list(session.queue_entries)[offset:upto]
 
 
-def _take(
-    session: Session, entries: Sequence[bytes], rows: Sequence[Any] | None, *, reserved: bool
-) -> None:
+def _note(session: Session, entries: Sequence[bytes]) -> list[str]:
+    """Give entries to the block, and return their ids."""
     ids = [split_entry(raw)[1] for raw in entries]
-    if rows is not None:
-        session.take_in(ids, rows)
-    if reserved:
-        session.reserve(ids)
     for rollout_id, raw in zip(ids, entries, strict=True):
         session.queue_entries.setdefault(rollout_id, text(raw))
-    if entries:
-        session.queue_cursor = split_entry(entries[-1])[0]
+    return ids
 
 
 async def find_matching(
@@ -73,13 +74,15 @@ async def find_matching(
             if (rollout := session.peek_rollout(rollout_id)) is not None
             and has_pairs(rollout.metadata, metadata)
         ]
-        # What is beyond the limit is found again by the block that comes next.
         wanted = matching[: upto - len(session.queue_entries)]
+        if len(wanted) < len(matching):
+            # What is beyond the limit is for the next question.
+            session.queue_cursor = split_entry(wanted[-1])[0]
         held += await _reserve(session, wanted) if session.tracks else []
         if not session.tracks:
-            _take(session, wanted, None, reserved=False)
+            _note(session, wanted)
     if not session.queue_entries:
-        _take(session, held[:upto], None, reserved=False)
+        _note(session, held[:upto])
     return list(session.queue_entries)[offset:upto]
 
 
@@ -87,10 +90,8 @@ async def _reserve(session: Session, entries: Sequence[bytes]) -> list[bytes]:
     """Reserve entries and take those that were free; return the others."""
     if not entries:
         return []
-    cursor = session.queue_cursor
     ids = [split_entry(raw)[1] for raw in entries]
     got = await session.server.script(scripts.RESERVE, *_moments(), *ids)
     free = [raw for raw, ok in zip(entries, got, strict=True) if ok]
-    _take(session, free, None, reserved=True)
-    session.queue_cursor = cursor
+    session.reserve(_note(session, free))
     return [raw for raw, ok in zip(entries, got, strict=True) if not ok]

@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from agentlightning._internal.clock import monotonic
-from agentlightning._internal.io_loop import IoLoop
 from agentlightning.errors import AgentLightningError, ConflictError, StoreUnavailableError
 from agentlightning.store.collections.base import (
     AtomicLabels,
@@ -64,7 +63,7 @@ class RedisLightningCollections(RedisTables):
         self._again = asyncio.Lock()
         self._newest = NewestResources()
         # A store that nobody closed takes its thread with it, also at the interpreter's end.
-        self._finalize = weakref.finalize(self, IoLoop.close, self._server.io)
+        self._finalize = weakref.finalize(self, RedisServer.close, self._server)
 
     async def _run(self, work: Callable[[Session], Awaitable[R]], *, write: bool) -> R:
         """Do one operation outside of a block as a block of its own."""
@@ -185,5 +184,4 @@ class RedisLightningCollections(RedisTables):
         self._server.give_up()
 
     async def close(self) -> None:
-        await self._server.close()
-        self._finalize.detach()
+        self._finalize()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,9 @@ PATIENCE_SECONDS: Final = 20.0
 """How long later calls do, so that a restart of the server goes unnoticed."""
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_STOP_SECONDS: Final = 5.0
+
+_CLOSED: Final = "The store is closed; open it again."
 
 _PASSING = (
     exceptions.ConnectionError,
@@ -98,12 +102,15 @@ class RedisServer:
         self._prepare = prepare
         self._client = connect(url, options)
         self._lanes = Lanes(self._client)
+        self._used = False
+        self._given_up = False
         self._ready = False
         self._opening = asyncio.Lock()
         self._closing = asyncio.Event()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the loop that owns the client."""
+        self._used = True
         return await self.io.run(work)
 
     async def command(self, *parts: str | int | bytes) -> Any:
@@ -149,6 +156,8 @@ class RedisServer:
         )
 
     async def _open(self) -> None:
+        if self._given_up:
+            raise StoreError(_CLOSED)
         async with self._opening:
             if not self._ready:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -160,7 +169,7 @@ class RedisServer:
         try:
             await asyncio.wait([task, closing], return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise StoreError("The store is closed; open it again.")
+                raise StoreError(_CLOSED)
             task.result()
         finally:
             task.cancel()
@@ -172,21 +181,35 @@ class RedisServer:
         async def note() -> None:
             self._closing.set()
 
-        try:
-            self.io.spawn(note)
-        except StoreError:
-            # It was closed before, or belongs to the process that this one was forked from.
-            return
+        self._given_up = True
+        self._spawn(note)
 
-    async def close(self) -> None:
-        """Close the connections and end the loop; idempotent."""
-        if not self.io.owns_current_thread():
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Start something on the loop; False when there is no loop (any more) in this process."""
+        try:
+            if self._used:
+                self.io.spawn(work)
+        except StoreError:
+            return False
+        return self._used
+
+    def close(self) -> None:
+        """Close the connections and end the loop, from any thread; idempotent."""
+        closed = threading.Event()
+
+        async def work() -> None:
             try:
-                await self.run(self._client.aclose)
-            except StoreError:
-                # It was closed before, or belongs to the process that this one was forked from.
-                return
-        self.io.close()
+                await self._client.aclose()
+            finally:
+                closed.set()
+                if inside:
+                    self.io.close()
+
+        inside = self.io.owns_current_thread()
+        if self._spawn(work) and not inside:
+            closed.wait(_STOP_SECONDS)
+        if not inside:
+            self.io.close()
 
 
 def connect(url: str, options: dict[str, Any]) -> Redis:
