@@ -1,12 +1,13 @@
 """Identifiers: how every id is made, and which ones can be derived instead of carried."""
 
 import hashlib
+import os
 import uuid
 
 
 def generate_id(length: int) -> str:
     """Return `length` random hexadecimal characters (at most 40)."""
-    return hashlib.sha1(uuid.uuid4().bytes, usedforsecurity=False).hexdigest()[:length]
+    return os.urandom(20).hex()[:length]
 
 
 def new_rollout_id() -> str:
@@ -36,7 +37,7 @@ def new_trace_id() -> str:
 
 def new_span_id() -> str:
     """Return a random OpenTelemetry span id, 16 hex characters."""
-    return uuid.uuid4().hex[:16]
+    return os.urandom(8).hex()
 
 
 def attempt_trace_id(rollout_id: str, attempt_id: str) -> str:

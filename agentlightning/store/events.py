@@ -59,6 +59,8 @@ class Completions:
 
     def finished(self, rollout_id: str) -> None:
         """Note that a rollout ended, and wake those for whom it was the last."""
+        if not self._by_rollout:
+            return
         with self._guard:
             completions = self._by_rollout.pop(rollout_id, [])
             for completion in completions:
@@ -121,7 +123,9 @@ class ChangeLog:
                     self.completions.finished(event.rollout_id)
         if queued:
             self.work.wake(queued)
-        self._readers.wake_all()
+        # Who joins a line looks once more afterwards, so an empty one needs no wake-up.
+        if len(self._readers):
+            self._readers.wake_all()
 
     async def catch_up(self) -> list[StoreEvent]:
         """Announce the events that others wrote into the journal since the last call.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentlightning.errors import InvalidTransitionError
-from agentlightning.store.record import replace
+from agentlightning.store.record import build, replace
 from agentlightning.types import Attempt, AttemptStatus, Rollout, RolloutStatus
 
 __all__ = [
@@ -144,13 +144,20 @@ def begin_attempt(
             f"Rollout {rollout.rollout_id} is {rollout.status} and takes no further attempt; "
             "enqueue its input as a new rollout instead."
         )
-    attempt = Attempt(
-        rollout_id=rollout.rollout_id,
-        attempt_id=attempt_id,
-        sequence_id=sequence_id,
-        start_time=now,
-        worker_id=worker_id,
-        lease_seconds=lease_seconds,
+    attempt = build(
+        Attempt,
+        {
+            "rollout_id": rollout.rollout_id,
+            "attempt_id": attempt_id,
+            "sequence_id": sequence_id,
+            "start_time": now,
+            "end_time": None,
+            "status": "preparing",
+            "worker_id": worker_id,
+            "last_heartbeat_time": None,
+            "metadata": None,
+            "lease_seconds": lease_seconds,
+        },
     )
     return Outcome(_with_status(rollout, "preparing", now), attempt)
 

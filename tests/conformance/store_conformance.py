@@ -187,7 +187,7 @@ class EventConformance:
         await events.aclose()
 
 
-class UnkeyedConformance(
+class OldConformance(
     ClaimConformance,
     SettlementConformance,
     SpanConformance,
@@ -196,10 +196,9 @@ class UnkeyedConformance(
     LeaseConformance,
     RepeatConformance,
     ConcurrencyConformance,
-    UpkeepConformance,
 ):
-    """What stores pass whose backend keeps no replies, as 0.3.0 did not ask it to."""
+    """What stores pass whose backend is as 0.3.0 asked for: no replies, no superseded versions."""
 
 
-class StoreConformance(UnkeyedConformance, ReplyConformance):
+class StoreConformance(OldConformance, ReplyConformance, UpkeepConformance):
     """Every store passes these; a subclass named `Test...` provides the async fixture `store`."""

@@ -15,7 +15,7 @@ from agentlightning.store.collection_based import CollectionBasedLightningStore
 from agentlightning.store.collections import InMemoryLightningCollections, LightningCollections
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types import RolloutConfig
-from tests.conformance.store_conformance import UnkeyedConformance
+from tests.conformance.store_conformance import OldConformance
 from tests.conformance.store_spans import make_span
 
 
@@ -42,7 +42,7 @@ class OldCollections(LightningCollections):
             yield self
 
 
-class TestOldBackendConformance(UnkeyedConformance):
+class TestOldBackendConformance(OldConformance):
     @pytest_asyncio.fixture
     async def store(self):
         store = CollectionBasedLightningStore(OldCollections(), scan_debounce_seconds=0)

@@ -12,13 +12,12 @@ from agentlightning.types.event import StoreEventKind
 def _event(
     kind: StoreEventKind,
     time: float,
+    rollout_id: str | None,
+    attempt_id: str | None,
+    resources_id: str | None,
+    worker_id: str | None,
+    status: str | None,
     data: dict[str, Any],
-    *,
-    rollout_id: str | None = None,
-    attempt_id: str | None = None,
-    resources_id: str | None = None,
-    worker_id: str | None = None,
-    status: str | None = None,
 ) -> StoreEvent:
     # Perf: a step makes up to five of these, and all of their fields come from valid records.
     return build(
@@ -39,49 +38,28 @@ def _event(
 
 def rollout_event(kind: StoreEventKind, rollout: Rollout, time: float) -> StoreEvent:
     """Tell of a rollout."""
+    data = {"mode": rollout.mode, "metadata": rollout.metadata}
     return _event(
-        kind,
-        time,
-        {"mode": rollout.mode, "metadata": rollout.metadata},
-        rollout_id=rollout.rollout_id,
-        resources_id=rollout.resources_id,
-        status=rollout.status,
+        kind, time, rollout.rollout_id, None, rollout.resources_id, None, rollout.status, data
     )
 
 
 def attempt_event(
     kind: StoreEventKind, rollout: Rollout, attempt: Attempt, time: float, **data: Any
 ) -> StoreEvent:
-    """Tell of an attempt."""
-    return _event(
-        kind,
-        time,
-        {"mode": rollout.mode, "metadata": rollout.metadata, **data},
-        rollout_id=rollout.rollout_id,
-        attempt_id=attempt.attempt_id,
-        worker_id=attempt.worker_id,
-        status=attempt.status,
-    )
+    """Tell of an attempt; `data` is added to what is said of its rollout."""
+    data = {"mode": rollout.mode, "metadata": rollout.metadata, **data}
+    ids = (attempt.rollout_id, attempt.attempt_id)
+    return _event(kind, time, *ids, None, attempt.worker_id, attempt.status, data)
 
 
 def resources_event(resources: ResourcesUpdate, time: float) -> StoreEvent:
     """Tell of a new snapshot."""
-    return _event(
-        "resources_updated",
-        time,
-        {"version": resources.version},
-        resources_id=resources.resources_id,
-    )
+    data = {"version": resources.version}
+    return _event("resources_updated", time, None, None, resources.resources_id, None, None, data)
 
 
 def worker_event(worker: Worker, time: float) -> StoreEvent:
     """Tell of a worker."""
-    return _event(
-        "worker_updated",
-        time,
-        {},
-        worker_id=worker.worker_id,
-        rollout_id=worker.current_rollout_id,
-        attempt_id=worker.current_attempt_id,
-        status=worker.status,
-    )
+    ids = (worker.current_rollout_id, worker.current_attempt_id)
+    return _event("worker_updated", time, *ids, None, worker.worker_id, worker.status, {})

@@ -14,9 +14,8 @@ from agentlightning.store.collection_based import worker_state
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.replies import CLAIM, CLAIMS, ROLLOUTS
 from agentlightning.store.collection_based.transaction import Transaction
-from agentlightning.store.events import RECHECK_SECONDS
 from agentlightning.store.lifecycle import begin_attempt, is_ended, is_waiting, on_rollout_status
-from agentlightning.store.record import attempted, replace
+from agentlightning.store.record import attempted, build, replace
 from agentlightning.types import (
     Attempt,
     AttemptedRollout,
@@ -38,16 +37,21 @@ def _new_rollout(
     resources_id: str | None,
     now: float,
 ) -> Rollout:
-    config = request.config
-    return Rollout(
-        rollout_id=request.rollout_id or new_rollout_id(),
-        input=request.input,
-        start_time=now,
-        mode=request.mode,
-        resources_id=request.resources_id or resources_id,
-        status=status,
-        config=RolloutConfig() if config is None else config.model_copy(deep=True),
-        metadata=dict(request.metadata or {}),
+    config = request.config or RolloutConfig()
+    # Perf: the request has been validated, and none of its values is of another kind here.
+    return build(
+        Rollout,
+        {
+            "rollout_id": request.rollout_id or new_rollout_id(),
+            "input": request.input,
+            "start_time": now,
+            "end_time": None,
+            "mode": request.mode,
+            "resources_id": request.resources_id or resources_id,
+            "status": status,
+            "config": replace(config, retry_condition=list(config.retry_condition)),
+            "metadata": dict(request.metadata or {}),
+        },
     )
 
 
@@ -218,9 +222,8 @@ class ClaimMethods(StoreFrame):
                 left = end - monotonic()
                 if claimed or left <= 0:
                     return claimed
-                await waiter.wait(min(left, RECHECK_SECONDS))
+                await self._pause(waiter, left)
                 unused = False
-                await self.scan_if_due()
             finally:
                 line.leave(waiter, pass_on=unused)
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
-from agentlightning._internal.aio import CommittedThenCancelledError
+from agentlightning._internal.aio import CommittedThenCancelledError, Waiter
 from agentlightning._internal.clock import monotonic, now
 from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
@@ -26,7 +27,7 @@ from agentlightning.store.collections.base import (
 from agentlightning.store.collections.changes import Reply
 from agentlightning.store.collections.memory import MemoryJournal
 from agentlightning.store.collections.metered import metered
-from agentlightning.store.events import ChangeLog
+from agentlightning.store.events import RECHECK_SECONDS, ChangeLog
 from agentlightning.store.idempotency import current_idempotency_key
 from agentlightning.store.lifecycle import deadline, expiry, lease_ran_out, on_attempt_status
 from agentlightning.store.tracking import Tracker, public_method, register_metrics
@@ -53,6 +54,8 @@ _ALL: Final[tuple[AtomicLabels, ...]] = (
 )
 _RUNS: Final = 4
 """How often a step is run at most when somebody else keeps inserting what it wants to insert."""
+_TICK: Final = 0.001
+"""Seconds after a deadline at which it has certainly passed."""
 _MOST_AT_ONCE: Final = 500
 """Lost attempts that are ended in one step."""
 
@@ -123,6 +126,7 @@ class StoreFrame(LightningStore):
         self._changes = ChangeLog(journal or self._own_journal or MemoryJournal())
         # A backend that belongs to one event loop cannot be scanned from another thread.
         self._watchdog = Watchdog(self.scan) if collections.loop_agnostic else None
+        self._next_deadline = math.inf
         self._follower = Watchdog(self._catch_up, "agentlightning-follower")
         self._watch_guard = threading.Lock()
         self._watches = False
@@ -161,9 +165,9 @@ class StoreFrame(LightningStore):
     async def _catch_up(self) -> None:
         """Wake whom the events of other processes concern; runs on the follower's thread."""
         events = await self._changes.catch_up()
-        if self._watchdog is not None and any(e.kind == "attempt_started" for e in events):
+        if any(e.kind == "attempt_started" for e in events):
             # Whoever started them may die, and then only others can see them run out.
-            self._watchdog.expect(now() + self._scan_debounce_seconds)
+            self._expect(now() + self._scan_debounce_seconds)
 
     async def _write(self, step: Step[T]) -> T:
         """Run a step that changes something, have its changes written, then tell of them.
@@ -226,8 +230,27 @@ class StoreFrame(LightningStore):
             if self._own_journal is not None:
                 await self._own_journal.append(events)
             self._changes.announce(events)
-        if transaction.deadline is not None and self._watchdog is not None:
-            self._watchdog.expect(transaction.deadline)
+        if transaction.deadline is not None:
+            self._expect(transaction.deadline)
+
+    def _expect(self, when: float) -> None:
+        """Have somebody look for lost attempts at this time: the watchdog, or whoever waits."""
+        if self._watchdog is not None:
+            self._watchdog.expect(when)
+        else:
+            self._next_deadline = min(self._next_deadline, when)
+
+    async def _pause(self, waiter: Waiter, left: float | None) -> None:
+        """Let a waiting call sleep until it is woken, at most `left` seconds, or until it had
+        better look by itself.
+        """
+        seconds = RECHECK_SECONDS if left is None else min(left, RECHECK_SECONDS)
+        await waiter.wait(min(seconds, max(_TICK, self._next_deadline - now())))
+        if now() > self._next_deadline:
+            self._next_deadline = math.inf
+            await self.scan()
+        else:
+            await self.scan_if_due()
 
     async def _read(self, step: Step[T], labels: Sequence[AtomicLabels] = _ALL) -> T:
         """Run a step that only reads."""
@@ -252,8 +275,8 @@ class StoreFrame(LightningStore):
         for start in range(0, len(expired), _MOST_AT_ONCE):
             batch = expired[start : start + _MOST_AT_ONCE]
             await self._write(functools.partial(self._expire, batch))
-        if upcoming is not None and self._watchdog is not None:
-            self._watchdog.expect(upcoming)
+        if upcoming is not None:
+            self._expect(upcoming)
         return upcoming
 
     async def _find_expired(self, tx: Transaction) -> tuple[float | None, list[str]]:

@@ -12,7 +12,6 @@ from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import FilterLogic, LightningStoreStatistics, SortOrder, is_finished
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.transaction import Transaction
-from agentlightning.store.events import RECHECK_SECONDS
 from agentlightning.store.lifecycle import is_waiting
 from agentlightning.store.record import replace, view
 from agentlightning.types import (
@@ -205,10 +204,7 @@ class QueryMethods(StoreFrame):
                     return [finished[key] for key in rollout_ids if key in finished]
                 done = [key for key in rollout_ids if key not in known or key in finished]
                 completions.settle(watched, done)
-                await watched.waiter.wait(
-                    RECHECK_SECONDS if left is None else min(left, RECHECK_SECONDS)
-                )
-                await self.scan_if_due()
+                await self._pause(watched.waiter, left)
             finally:
                 completions.leave(watched, rollout_ids)
 

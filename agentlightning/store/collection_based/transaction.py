@@ -77,7 +77,8 @@ class Transaction:
     async def find_rollout(self, rollout_id: str) -> Rollout | None:
         """Return a rollout, or None."""
         if rollout_id not in self._rollouts:
-            await self.load((rollout_id,), attempts=False)
+            found = await self.rows.find_rollouts((rollout_id,))
+            self._rollouts[rollout_id] = found.get(rollout_id)
         return self._rollouts[rollout_id]
 
     async def rollout(self, rollout_id: str) -> Rollout:
@@ -278,4 +279,6 @@ class Transaction:
 
 def _batches(ids: Sequence[str], known: dict[str, Any]) -> Iterable[Sequence[str]]:
     missing = [key for key in dict.fromkeys(ids) if key not in known]
+    if len(missing) <= _BATCH:
+        return (missing,) if missing else ()
     return (missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH))

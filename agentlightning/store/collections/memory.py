@@ -334,19 +334,13 @@ class InMemoryLightningCollections(LightningCollections):
 
     async def apply(self, changes: Changes) -> None:
         # Nothing in here can fail: the step has looked, and nobody else can write meanwhile.
-        self._rollouts.put_all(changes.new_rollouts.values())
-        self._rollouts.put_all(changes.rollouts.values())
-        for attempt in changes.removed_attempts:
-            self._attempts.remove(attempt)
-        self._attempts.put_all(changes.new_attempts.values())
-        self._attempts.put_all(changes.attempts.values())
+        self._put_work(changes)
         for span in changes.new_spans:
             self._spans.add(span)
         for rollout_id, highest in changes.sequence_ids.items():
             await self._sequence_ids.set(rollout_id, highest)
-        self._workers.put_all(changes.workers.values())
-        self._versions.put_all(changes.superseded)
-        self._resources.put_all(changes.resources)
+        if changes.resources or changes.superseded:
+            self._publish(changes)
         if changes.unqueued:
             self._queue.remove(changes.unqueued)
         if changes.queued:
@@ -355,6 +349,22 @@ class InMemoryLightningCollections(LightningCollections):
             self._keep(changes.reply)
         if changes.events:
             await self._journal.append(changes.events)
+
+    def _put_work(self, changes: Changes) -> None:
+        for rollout in (*changes.new_rollouts.values(), *changes.rollouts.values()):
+            self._rollouts.put(rollout)
+        for attempt in changes.removed_attempts:
+            self._attempts.remove(attempt)
+        for attempt in (*changes.new_attempts.values(), *changes.attempts.values()):
+            self._attempts.put(attempt)
+        for worker in changes.workers.values():
+            self._workers.put(worker)
+
+    def _publish(self, changes: Changes) -> None:
+        for snapshot in changes.superseded:
+            self._versions.put(snapshot)
+        for snapshot in changes.resources:
+            self._resources.put(snapshot)
 
     def _keep(self, reply: Reply) -> None:
         self._replies[reply.key] = reply

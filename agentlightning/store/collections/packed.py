@@ -82,11 +82,21 @@ class PackedSpan:
         """About how many bytes the span takes, without its resource, which many share."""
         return len(self._rest) + _OVERHEAD if isinstance(self._rest, bytes) else 8 * _OVERHEAD
 
-    def span(self) -> Span:
-        """Return the span, equal to the one that was packed."""
+    def span(self, resources: dict[bytes, OtelResource] | None = None) -> Span:
+        """Return the span, equal to the one that was packed.
+
+        Args:
+            resources: Unpacked before for the same reader, who gets each of them once.
+        """
         if not isinstance(self._rest, bytes):
             return self._rest
         attributes, status, context, parent, events, links, extra = marshal.loads(self._rest)
+        if resources is None:
+            resources = {}
+        resource = resources.get(self._resource)
+        if resource is None:
+            resource = build(OtelResource, *marshal.loads(self._resource))
+            resources[self._resource] = resource
         trace_id = self.trace_id
         fields = {
             "rollout_id": self.rollout_id,
@@ -104,7 +114,7 @@ class PackedSpan:
             "end_time": self.end_time,
             "context": _context(context, trace_id, self.span_id),
             "parent": _context(parent, trace_id, self.parent_id),
-            "resource": build(OtelResource, *marshal.loads(self._resource)),
+            "resource": resource,
         }
         return build(Span, fields, extra)
 

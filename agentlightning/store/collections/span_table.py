@@ -18,7 +18,7 @@ from agentlightning.store.collections.filtering import (
 )
 from agentlightning.store.collections.packed import PackedSpan
 from agentlightning.store.record import build, replace
-from agentlightning.types import FilterOptions, PaginatedResult, SortOptions, Span
+from agentlightning.types import FilterOptions, OtelResource, PaginatedResult, SortOptions, Span
 
 _KEYS = ("rollout_id", "attempt_id", "span_id")
 
@@ -129,7 +129,8 @@ class SpanTable(Collection[Span]):
             if ascending and sort["name"] == "sequence_id":
                 return _page_in_order(rows, limit, offset, backwards=sort["order"] == "desc")
             rows = sort_records(rows, Span, sort)
-        return _spans(page(rows, limit, offset))
+        found = page(rows, limit, offset)
+        return _result(found.items, limit, offset, found.total)
 
     async def get(
         self, filter: FilterOptions | None = None, sort: SortOptions | None = None
@@ -200,11 +201,11 @@ class SpanTable(Collection[Span]):
                 self.add(span)
 
 
-def _spans(found: PaginatedResult[Any]) -> PaginatedResult[Span]:
-    return _result([row.span() for row in found.items], found.limit, found.offset, found.total)
-
-
-def _result(spans: list[Span], limit: int, offset: int, total: int) -> PaginatedResult[Span]:
+def _result(
+    rows: Iterable[PackedSpan], limit: int, offset: int, total: int
+) -> PaginatedResult[Span]:
+    resources: dict[bytes, OtelResource] = {}
+    spans = [row.span(resources) for row in rows]
     return build(
         PaginatedResult[Any], {"items": spans, "limit": limit, "offset": offset, "total": total}
     )
@@ -219,7 +220,7 @@ def _page_in_order(
     picked: Iterable[PackedSpan] = rows[offset:end]
     if backwards:
         picked = reversed(rows[max(0, total - end) : max(0, total - offset)])
-    return _result([row.span() for row in picked], limit, offset, total)
+    return _result(picked, limit, offset, total)
 
 
 def _exact(options: Mapping[str, Any], field: str) -> str | None:

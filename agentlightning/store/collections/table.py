@@ -136,11 +136,6 @@ class ListBasedCollection(Collection[M]):
             if before != after:
                 index.setdefault(after, {})[key] = index[before].pop(key)
 
-    def put_all(self, items: Iterable[M]) -> None:
-        """Store several records."""
-        for item in items:
-            self.put(item)
-
     def remove(self, item: M) -> None:
         """Remove the record that has the item's key, which is there."""
         group = self._group(item)
