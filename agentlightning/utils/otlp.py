@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
 
+from agentlightning.utils.otlp_encode import encode_spans
+from agentlightning.utils.otlp_export import OtlpExportReport, export_otlp
 from agentlightning.utils.otlp_exporter import LightningStoreOTLPExporter
 from agentlightning.utils.otlp_spans import ReadSpans, read_spans
 
@@ -32,8 +34,11 @@ __all__ = [
     "LightningStoreOTLPExporter",
     "OtlpAnswer",
     "OtlpBodyError",
+    "OtlpExportReport",
     "ReadSpans",
     "answer_export",
+    "encode_spans",
+    "export_otlp",
     "handle_otlp_export",
     "read_spans",
     "spans_from_proto",
@@ -81,8 +86,9 @@ async def spans_from_proto(
             the spans that have none; without it they keep 0, which the store replaces.
     """
     found = read_spans(request)
-    if found.unattributed:
-        logger.warning("spans without rollout dropped", extra={"dropped": found.unattributed})
+    dropped = found.unattributed + found.malformed
+    if dropped:
+        logger.warning("spans without rollout or id dropped", extra={"dropped": dropped})
     bare = [span for span in found.spans if span.sequence_id == 0]
     if bare and sequence_id_bulk_issuer is not None:
         numbers = await sequence_id_bulk_issuer([(s.rollout_id, s.attempt_id) for s in bare])

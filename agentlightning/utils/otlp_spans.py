@@ -7,11 +7,12 @@ on the span itself; the span's own win.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning.semconv import LightningResourceAttributes
+from agentlightning.store.record import build
 from agentlightning.types.tracer import (
     Attributes,
     Event,
@@ -37,6 +38,10 @@ _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _MAX_SEQUENCE_ID: Final = 2**53
+_PLAIN_KINDS: Final = frozenset({"string_value", "int_value", "bool_value"})
+_ROLLOUT_ID: Final = LightningResourceAttributes.ROLLOUT_ID.value
+_ATTEMPT_ID: Final = LightningResourceAttributes.ATTEMPT_ID.value
+_SEQUENCE_ID: Final = LightningResourceAttributes.SPAN_SEQUENCE_ID.value
 
 
 @dataclass(slots=True)
@@ -45,71 +50,95 @@ class ReadSpans:
 
     spans: list[Span]
     """Attributed spans; sequence id 0 where the writer gave none."""
-    unattributed: int
-    """Spans that say no rollout and attempt, or carry invalid ids of their own."""
+    unattributed: int = 0
+    """Spans that say no rollout and attempt."""
+    malformed: int = 0
+    """Spans whose trace or span ids are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What the spans of one resource have in common."""
+
+    resource: OtelResource
+    rollout_id: Any
+    attempt_id: Any
+    sequence_id: int
 
 
 def read_spans(request: ExportTraceServiceRequest) -> ReadSpans:
     """Translate every span of an export request."""
-    found = ReadSpans([], 0)
+    found = ReadSpans([])
     for group in request.resource_spans:
-        resource = OtelResource(
-            attributes=_attributes(group.resource.attributes), schema_url=group.schema_url
+        attributes = _attributes(group.resource.attributes)
+        common = _Group(
+            build(OtelResource, {"attributes": attributes, "schema_url": group.schema_url}),
+            attributes.get(_ROLLOUT_ID),
+            attributes.get(_ATTEMPT_ID),
+            _sequence_id(attributes.get(_SEQUENCE_ID)),
         )
         for scope in group.scope_spans:
             for proto in scope.spans:
-                span = _read_span(proto, resource)
-                if span is None:
-                    found.unattributed += 1
-                else:
-                    found.spans.append(span)
+                _read_span(proto, common, found)
     return found
 
 
-def _read_span(proto: ProtoSpan, resource: OtelResource) -> Span | None:
+def _read_span(proto: ProtoSpan, common: _Group, found: ReadSpans) -> None:
     attributes = _attributes(proto.attributes)
-    known = {**resource.attributes, **attributes}
-    rollout_id = known.get(LightningResourceAttributes.ROLLOUT_ID.value)
-    attempt_id = known.get(LightningResourceAttributes.ATTEMPT_ID.value)
+    rollout_id = attributes.get(_ROLLOUT_ID, common.rollout_id)
+    attempt_id = attributes.get(_ATTEMPT_ID, common.attempt_id)
     if not (isinstance(rollout_id, str) and isinstance(attempt_id, str)):
-        return None
-    if not rollout_id or not attempt_id or not _has_valid_ids(proto):
-        return None
-    context = _context(proto.trace_id, proto.span_id, proto.trace_state)
-    parent = _context(proto.trace_id, proto.parent_span_id, "") if proto.parent_span_id else None
-    return Span(
-        rollout_id=rollout_id,
-        attempt_id=attempt_id,
-        sequence_id=_sequence_id(known.get(LightningResourceAttributes.SPAN_SEQUENCE_ID.value)),
-        trace_id=context.trace_id,
-        span_id=context.span_id,
-        parent_id=parent.span_id if parent else None,
-        name=proto.name,
-        status=TraceStatus(
-            status_code=_status_code(proto.status.code),
-            description=proto.status.message or None,
-        ),
-        attributes=attributes,
-        events=[_event(event) for event in proto.events],
-        links=[_link(link) for link in proto.links],
-        start_time=convert_timestamp(proto.start_time_unix_nano),
-        end_time=convert_timestamp(proto.end_time_unix_nano),
-        context=context,
-        parent=parent,
-        resource=resource,
-    )
+        found.unattributed += 1
+        return
+    if not rollout_id or not attempt_id:
+        found.unattributed += 1
+        return
+    trace_id, span_id, parent_id = proto.trace_id, proto.span_id, proto.parent_span_id
+    if not _are_ids(trace_id, span_id, parent_id):
+        found.malformed += 1
+        return
+    context = _context(trace_id, span_id, proto.trace_state)
+    parent = _context(trace_id, parent_id, "") if parent_id else None
+    number = attributes.get(_SEQUENCE_ID)
+    # Perf: what protobuf has decoded has the right types, so nothing is validated again.
+    fields = {
+        "rollout_id": rollout_id,
+        "attempt_id": attempt_id,
+        "sequence_id": common.sequence_id if number is None else _sequence_id(number),
+        "trace_id": context.trace_id,
+        "span_id": context.span_id,
+        "parent_id": parent.span_id if parent is not None else None,
+        "name": proto.name,
+        "status": _status(proto),
+        "attributes": attributes,
+        "events": [_event(event) for event in proto.events],
+        "links": [_link(link) for link in proto.links],
+        "start_time": convert_timestamp(proto.start_time_unix_nano),
+        "end_time": convert_timestamp(proto.end_time_unix_nano),
+        "context": context,
+        "parent": parent,
+        "resource": common.resource,
+    }
+    found.spans.append(build(Span, fields, {}))
 
 
-def _has_valid_ids(proto: ProtoSpan) -> bool:
+def _are_ids(trace_id: bytes, span_id: bytes, parent_id: bytes) -> bool:
     return (
-        len(proto.trace_id) == _TRACE_ID_BYTES
-        and len(proto.span_id) == _SPAN_ID_BYTES
-        and len(proto.parent_span_id) in (0, _SPAN_ID_BYTES)
+        len(trace_id) == _TRACE_ID_BYTES
+        and len(span_id) == _SPAN_ID_BYTES
+        and len(parent_id) in (0, _SPAN_ID_BYTES)
+        and any(trace_id)
+        and any(span_id)
     )
 
 
-def _status_code(code: int) -> Any:
-    return _STATUS_CODES[code] if 0 <= code < len(_STATUS_CODES) else "UNSET"
+def _status(proto: ProtoSpan) -> TraceStatus:
+    if not proto.HasField("status"):
+        return build(TraceStatus, {"status_code": "UNSET", "description": None}, {})
+    code: Any = proto.status.code
+    name = _STATUS_CODES[code] if 0 <= code < len(_STATUS_CODES) else "UNSET"
+    description = proto.status.message or None
+    return build(TraceStatus, {"status_code": name, "description": description}, {})
 
 
 def _event(proto: ProtoSpan.Event) -> Event:
@@ -129,12 +158,15 @@ def _link(proto: ProtoSpan.Link) -> Link:
 
 def _context(trace_id: bytes, span_id: bytes, trace_state: str) -> SpanContext:
     pairs = (entry.partition("=") for entry in trace_state.split(",") if "=" in entry)
-    return SpanContext(
-        trace_id=trace_id.hex(),
-        span_id=span_id.hex(),
-        is_remote=False,
-        trace_state={key.strip(): value.strip() for key, _, value in pairs},
-    )
+    fields = {
+        "trace_id": trace_id.hex(),
+        "span_id": span_id.hex(),
+        "is_remote": False,
+        "trace_state": {key.strip(): value.strip() for key, _, value in pairs}
+        if trace_state
+        else {},
+    }
+    return build(SpanContext, fields, {})
 
 
 def _sequence_id(value: Any) -> int:
@@ -147,20 +179,23 @@ def _sequence_id(value: Any) -> int:
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
-    return dict(_flat_pairs(pairs))
-
-
-def _flat_pairs(pairs: Iterable[KeyValue]) -> Iterator[tuple[str, Any]]:
-    """Yield storable attributes; nested ones under dotted keys, null ones not at all."""
+    """Return storable attributes; nested ones under dotted keys, null ones not at all."""
+    attributes: Attributes = {}
     for pair in pairs:
-        value = _value(pair.value)
+        proto = pair.value
+        kind = proto.WhichOneof("value")
+        if kind in _PLAIN_KINDS:
+            attributes[pair.key] = getattr(proto, kind)
+            continue
+        value = _value(proto)
         if value is None:
             continue
         if isinstance(value, dict) or (isinstance(value, list) and not _is_uniform(value)):
             flat = flatten_attributes({pair.key: value})
-            yield from ((key, item) for key, item in flat.items() if item is not None)
+            attributes.update((key, item) for key, item in flat.items() if item is not None)
         else:
-            yield pair.key, value
+            attributes[pair.key] = value
+    return attributes
 
 
 def _is_uniform(values: Sequence[Any]) -> bool:

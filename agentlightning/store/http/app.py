@@ -100,7 +100,7 @@ class StoreApp:
             if isinstance(cors_allow_origins, str)
             else [*(cors_allow_origins or ())]
         )
-        self.site = Site(store, body_limit=body_limit)
+        self.site = Site(store, body_limit=body_limit, tracker=tracker)
         routes = RouteTable()
         self.app = _make_fastapi(self.site, routes)
         guard = Guard(token=token, allowed_origins=origins, run_id=run_id, check_host=check_host)
@@ -170,12 +170,17 @@ def _make_fastapi(site: Site, routes: RouteTable) -> FastAPI:
     )
     for operation in OPERATIONS:
         _add_route(app, routes, site, operation, API_PREFIX + operation.path)
-    for path, handler in (
-        (TRACES_PATH, routes_otlp.take_traces),
-        *((path, routes_otlp.refuse_signal) for path in routes_otlp.UNSUPPORTED_SIGNALS),
+    for path, handler, refuse in (
+        (TRACES_PATH, routes_otlp.take_traces, routes_otlp.refuse_export),
+        *((path, routes_otlp.refuse_signal, None) for path in routes_otlp.UNSUPPORTED_SIGNALS),
     ):
         signal = Operation(
-            method="POST", path=path, handler=handler, summary="Take OTLP", returns=bytes
+            method="POST",
+            path=path,
+            handler=handler,
+            summary="Take OTLP",
+            returns=bytes,
+            refuse=refuse,
         )
         _add_route(app, routes, site, signal, path)
     app.router.routes.append(Route("/", _front_page))

@@ -6,6 +6,7 @@ Bodies are validated by the handlers, not by FastAPI, which would cost more than
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -18,6 +19,7 @@ from agentlightning.store.http.exchange import (
     Exchange,
     Reply,
     Stream,
+    header_map,
     read_body,
     until_gone,
 )
@@ -39,6 +41,8 @@ __all__ = [
     "Operation",
     "send_reply",
 ]
+
+logger = logging.getLogger(__name__)
 
 API_PREFIX: Final = "/v1/agl"
 IDEMPOTENCY_HEADER: Final = "idempotency-key"
@@ -65,6 +69,9 @@ class Operation:
     query: type[BaseModel] | None = None
     """Model of the query of a route that takes a body too."""
     status: int = 200
+    refuse: Callable[[str, int, str], Reply] | None = None
+    """Makes the answer to a request that failed, of its content type, the status and a sentence;
+    None answers as all routes do."""
     replayable: bool = False
     """Whether a request with a known idempotency key gets the first answer again; for writes
     that would do something else the second time."""
@@ -89,8 +96,7 @@ class Endpoint:
             exchange = Exchange(self._site, scope, receive, body)
             answer = await (self._answer(exchange, scope) if reading else self._handle(exchange))
         except Exception as error:  # noqa: BLE001 - boundary: it is answered, and logged if 500.
-            status, fields = error_to_wire(error, request_id)
-            answer = Reply(encode(fields), status)
+            answer = self._refusal(error, request_id, scope)
         if isinstance(answer, Stream):
             await _send_stream(answer, receive, send, request_id)
         else:
@@ -111,6 +117,14 @@ class Endpoint:
                 return await self._handle(exchange)
             scope["agl.replay_key"] = full_key
             return await self._site.ledger.once(full_key, lambda: self._produce(exchange))
+
+    def _refusal(self, error: Exception, request_id: str | None, scope: Scope) -> Reply:
+        status, fields = error_to_wire(error, request_id)
+        logger.debug("request refused", extra={"request_id": request_id, "status": status})
+        if self._operation.refuse is None:
+            return Reply(encode(fields), status)
+        content_type = header_map(scope).get("content-type", "")
+        return self._operation.refuse(content_type, status, fields["detail"])
 
     async def _produce(self, exchange: Exchange) -> Reply:
         answer = await self._handle(exchange)

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from agentlightning.errors import InvalidRequestError
-from agentlightning.store.base import LightningStoreStatistics
 from agentlightning.store.http.exchange import Exchange, Stream
 from agentlightning.store.http.operation import Operation
 from agentlightning.store.http.site import Site
@@ -46,9 +45,11 @@ async def health(_: Exchange) -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def statistics(exchange: Exchange) -> LightningStoreStatistics:
-    """Return counts and sizes."""
-    return await exchange.store.statistics()
+async def statistics(exchange: Exchange) -> dict[str, Any]:
+    """Return counts and sizes; also of spans that this server could not store."""
+    counts = dict(await exchange.store.statistics())
+    rejected = {name: count for name, count in exchange.site.rejected_spans.items() if count}
+    return {**counts, "rejected_spans": rejected} if rejected else counts
 
 
 class LastEvent(BaseModel):

@@ -9,10 +9,16 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from agentlightning.errors import NotFoundError
-from agentlightning.store.http.errors import error_to_wire
+from agentlightning.errors import InvalidRequestError, NotFoundError
 from agentlightning.store.http.exchange import Exchange, Reply
-from agentlightning.utils.otlp import JSON_TYPE, answer_export, read_spans, status_body
+from agentlightning.utils.otlp import (
+    INVALID_ARGUMENT,
+    JSON_TYPE,
+    PROTOBUF_TYPE,
+    answer_export,
+    read_spans,
+    status_body,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
     from agentlightning.types import Span
 
-__all__ = ["UNSUPPORTED_SIGNALS", "refuse_signal", "take_traces"]
+__all__ = ["UNSUPPORTED_SIGNALS", "refuse_export", "refuse_signal", "take_traces"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,51 +45,65 @@ async def take_traces(exchange: Exchange) -> Reply:
     async def store_them(
         request: ExportTraceServiceRequest,
     ) -> ExportTraceServiceResponse:
-        rejected, reason = await _store_spans(exchange.store, request)
+        rejected, reason = await _store_spans(exchange, request)
         response = service.ExportTraceServiceResponse()
         if rejected:
             response.partial_success.rejected_spans = rejected
             response.partial_success.error_message = reason
         return response
 
-    try:
-        answer = await answer_export(
-            exchange.body,
-            exchange.headers,
-            service.ExportTraceServiceRequest,
-            service.ExportTraceServiceResponse,
-            store_them,
-        )
-    except Exception as error:  # noqa: BLE001 - boundary: OTLP has an error body of its own.
-        status, fields = error_to_wire(error)
-        is_json = exchange.headers.get("content-type", "").startswith(JSON_TYPE)
-        content_type = JSON_TYPE if is_json else "application/x-protobuf"
-        code = UNAVAILABLE if status == 503 else INTERNAL
-        return Reply(status_body(code, fields["detail"], content_type), status, content_type)
+    answer = await answer_export(
+        exchange.body,
+        exchange.headers,
+        service.ExportTraceServiceRequest,
+        service.ExportTraceServiceResponse,
+        store_them,
+    )
     return Reply(answer.body, answer.status, answer.content_type, answer.headers)
 
 
-async def _store_spans(
-    store: LightningStore, request: ExportTraceServiceRequest
-) -> tuple[int, str]:
+def refuse_export(content_type: str, status: int, detail: str) -> Reply:
+    """Return the answer to an export that failed as a whole, in the encoding of the request."""
+    kind = JSON_TYPE if content_type.startswith(JSON_TYPE) else PROTOBUF_TYPE
+    code = UNAVAILABLE if status == 503 else INTERNAL if status >= 500 else INVALID_ARGUMENT
+    return Reply(status_body(code, detail, kind), status, kind)
+
+
+async def _store_spans(exchange: Exchange, request: ExportTraceServiceRequest) -> tuple[int, str]:
     """Store what can be stored; return how many spans could not be, and why."""
     found = read_spans(request)
+    rejected = {"unattributed": found.unattributed, "malformed": found.malformed}
     reasons: list[str] = []
-    rejected = found.unattributed
-    if rejected:
-        reasons.append("spans without a valid rollout, attempt, trace or span id")
-    groups: defaultdict[tuple[str, str], list[Span]] = defaultdict(list)
-    for span in found.spans:
-        groups[span.rollout_id, span.attempt_id].append(span)
-    for spans in groups.values():
-        try:
-            await store.add_many_spans(spans)
-        except NotFoundError as error:
-            rejected += len(spans)
-            reasons.append(str(error))
-    if rejected:
+    if found.unattributed:
+        reasons.append(
+            f"{found.unattributed} spans name no rollout and attempt: set "
+            "agentlightning.rollout_id and agentlightning.attempt_id on the resource or the span"
+        )
+    if found.malformed:
+        reasons.append(f"{found.malformed} spans have no valid trace and span id")
+    if found.spans:
+        rejected["unknown"] = await _add(exchange.store, found.spans, reasons)
+    total = sum(rejected.values())
+    if total:
+        await exchange.site.note_rejected(rejected)
         logger.warning("spans rejected", extra={"rejected": rejected, "reasons": reasons[:5]})
-    return rejected, "; ".join(reasons[:5])
+    return total, "; ".join(reasons[:5])
+
+
+async def _add(store: LightningStore, spans: list[Span], reasons: list[str]) -> int:
+    """Store spans, and return how many belong to nothing that the store knows."""
+    try:
+        # Perf: one step for all, as almost always all of them are welcome.
+        await store.add_many_spans(spans)
+    except (NotFoundError, InvalidRequestError) as error:
+        groups: defaultdict[tuple[str, str], list[Span]] = defaultdict(list)
+        for span in spans:
+            groups[span.rollout_id, span.attempt_id].append(span)
+        if len(groups) == 1:
+            reasons.append(str(error))
+            return len(spans)
+        return sum([await _add(store, group, reasons) for group in groups.values()])
+    return 0
 
 
 async def refuse_signal(_: Exchange) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning._internal.clock import monotonic
@@ -19,6 +19,7 @@ from agentlightning.types import AttemptedRollout
 
 if TYPE_CHECKING:
     from agentlightning.store.http.schemas import DequeueRequest
+    from agentlightning.utils.metrics import MetricsBackend
 
 __all__ = ["DEFAULT_BODY_LIMIT", "ReplayLedger", "Site"]
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_BODY_LIMIT: Final = 256 * 1024 * 1024
 CLAIM_GRACE_SECONDS: Final = 10.0
 """How long a claim waits for its client to ask again, before the work goes back."""
+
+REJECTED_METRIC: Final = "agl.otlp.rejected"
 
 FOREIGN_POLL_SECONDS: Final = 0.1
 """How often a store that cannot wait is asked for work while a request waits."""
@@ -89,11 +92,23 @@ class Site:
     Args:
         store: The store; it must be safe to call from the server's event loop.
         body_limit: Largest accepted body in bytes, after decompression.
+        tracker: Where spans that are not taken are counted.
     """
 
-    def __init__(self, store: LightningStore, *, body_limit: int = DEFAULT_BODY_LIMIT) -> None:
+    def __init__(
+        self,
+        store: LightningStore,
+        *,
+        body_limit: int = DEFAULT_BODY_LIMIT,
+        tracker: MetricsBackend | None = None,
+    ) -> None:
         self.store = store
         self.body_limit = body_limit
+        self.rejected_spans: Counter[str] = Counter()
+        """OpenTelemetry spans that were not stored, by reason."""
+        self._tracker = tracker
+        if tracker is not None:
+            tracker.register_counter(REJECTED_METRIC, ("reason",))
         self.ledger = ReplayLedger()
         self.closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,6 +134,14 @@ class Site:
             if claims or monotonic() >= deadline:
                 return claims
             await self.pause(min(FOREIGN_POLL_SECONDS, deadline - monotonic()))
+
+    async def note_rejected(self, counts: Mapping[str, int]) -> None:
+        """Count spans that were not stored, by reason."""
+        self.rejected_spans.update(counts)
+        if self._tracker is not None:
+            for reason, count in counts.items():
+                if count:
+                    await self._tracker.inc_counter(REJECTED_METRIC, count, {"reason": reason})
 
     def open(self) -> None:
         """Begin to serve in the running loop."""
