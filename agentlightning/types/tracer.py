@@ -40,7 +40,8 @@ def convert_timestamp(timestamp: float | None) -> float | None:
     """Return seconds for a time given in nanoseconds or seconds; 0 and None give None."""
     if not timestamp:
         return None
-    return timestamp / 1e9 if timestamp > _NANOSECOND_THRESHOLD else float(timestamp)
+    # An integer divided by an integer is rounded once; by 1e9 it would lose its last digits before.
+    return timestamp / 10**9 if timestamp > _NANOSECOND_THRESHOLD else float(timestamp)
 
 
 def _plain_attributes(attributes: Mapping[str, Any] | None) -> Attributes:
