@@ -201,6 +201,16 @@ async def test_number_without_order_is_refused(rows):
     assert await rows.rollouts.size() == 0
 
 
+async def test_integers_of_any_size(rows):
+    """An integer that is no float is kept, and comes after all that are."""
+    await rows.spans.insert([*spans(1, sequence_id=10**400), *spans(2)])
+    sort = {"name": "sequence_id", "order": "asc"}
+    found = await rows.spans.query({"rollout_id": {"exact": "r"}}, sort)
+    assert [span.sequence_id for span in found] == [1, 2, 10**400]
+    await rows.span_sequence_ids.set("r", 10**400)
+    assert await rows.span_sequence_ids.get("r") == 10**400
+
+
 # Blocks.
 
 

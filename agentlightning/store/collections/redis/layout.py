@@ -39,6 +39,7 @@ LAYOUT_VERSION: Final = 1
 """Raise it with every change that older code could not read, and add the migration."""
 
 _DIGITS: Final = 16
+_LARGEST: Final = 10**300
 
 
 def text(raw: bytes) -> str:
@@ -122,6 +123,9 @@ class Table(Generic[M]):
 
     def _number(self, record: M, field: str) -> float | int:
         number = getattr(record, field)
+        if abs(number) > _LARGEST:
+            # Redis ranks by floats; an integer beyond them comes after all others.
+            return math.inf if number > 0 else -math.inf
         if math.isnan(number):
             raise InvalidRequestError(f"{self.model.__name__}.{field} must be a number, not NaN.")
         return number

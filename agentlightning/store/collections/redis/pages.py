@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, NamedTuple
 
+from agentlightning.store.collections.redis import scripts
 from agentlightning.store.collections.redis.layout import Table
 from agentlightning.store.collections.redis.plan import Source
 from agentlightning.store.collections.redis.server import RedisServer
 from agentlightning.types import SortOptions
 
-Page = tuple[list[bytes], int]
-"""Entries of one page, and how many there are in all."""
+Range = tuple[int, int]
+"""Limit, or -1 for no limit, and offset."""
 
-_BATCH = 5000
+_BATCH: Final = 5000
+_MOST_RECORDS: Final = 500
+"""Longer pages are read in several commands, so that others get their turn in between."""
+
+
+class Page(NamedTuple):
+    """What an index says about a page."""
+
+    entries: Sequence[bytes]
+    total: int
+    """How many entries there are in all."""
+    records: Sequence[bytes | None]
+    """The entries' records, or nothing where they are still to be read."""
 
 
 async def entries(server: RedisServer, index: str, start: int = 0, stop: int = -1) -> list[bytes]:
@@ -37,48 +50,21 @@ async def beyond(server: RedisServer, index: str, ordinal: int, count: int) -> l
     )
 
 
-def _last(limit: int, offset: int) -> int:
-    return -1 if limit == -1 else offset + limit - 1
-
-
-async def _slice(server: RedisServer, index: str, limit: int, offset: int) -> Page:
-    total = await server.command("ZCARD", server.base + index)
-    if limit == 0:
-        return [], total
-    return await entries(server, index, offset, _last(limit, offset)), total
-
-
-async def _scored(
-    server: RedisServer, index: str, start: int, stop: int
-) -> list[tuple[float, bytes]]:
-    """Return entries from the highest score down, with their scores."""
-    raw: Any = await server.command("ZRANGE", server.base + index, start, stop, "REV", "WITHSCORES")
-    if raw and not isinstance(raw[0], bytes):
-        # The newer protocol, and redis-py for some commands, give pairs.
-        return [(float(score), entry) for entry, score in raw]
-    flat = cast("list[bytes]", raw)
-    return [(float(score), entry) for entry, score in zip(flat[::2], flat[1::2], strict=True)]
-
-
-async def _descending(server: RedisServer, index: str, limit: int, offset: int) -> Page:
-    """Return a page from the end of an index; equal scores stay in order of insertion."""
-    total = await server.command("ZCARD", server.base + index)
-    if limit == 0 or offset >= total:
-        return [], total
-    start, stop = offset, total - 1 if limit == -1 else min(_last(limit, offset), total - 1)
-    rows = await _scored(server, index, start, stop)
-    if rows:
-        # The page is widened until it holds all entries with the scores at its two ends.
-        highest, lowest = repr(rows[0][0]), repr(rows[-1][0])
-        name = server.base + index
-        start = await server.command("ZCOUNT", name, f"({highest}", "+inf")
-        stop = await server.command("ZCOUNT", name, lowest, "+inf") - 1
-        if (start, stop) != (offset, offset + len(rows) - 1):
-            rows = await _scored(server, index, start, stop)
-    rows.reverse()
-    rows.sort(key=lambda row: row[0], reverse=True)
-    rows = rows[offset - start :]
-    return [entry for _, entry in (rows if limit == -1 else rows[:limit])], total
+async def _single(
+    server: RedisServer, table: Table[Any], index: str, sort: SortOptions | None, at: Range
+) -> Page:
+    limit, offset = at
+    descending = sort is not None and sort["order"] == "desc"
+    total, found, records = await server.script(
+        scripts.PAGE,
+        index,
+        table.name,
+        offset,
+        limit,
+        int(descending),
+        int(0 <= limit <= _MOST_RECORDS),
+    )
+    return Page(found, total, records)
 
 
 async def _by_scores(
@@ -100,29 +86,26 @@ async def read_page(
     table: Table[Any],
     source: Source,
     sort: SortOptions | None,
-    *,
-    limit: int,
-    offset: int,
+    at: Range,
 ) -> Page | None:
     """Return a page of a source, or None where no index has the order that is asked for."""
-    end = None if limit == -1 else offset + limit
+    limit, offset = at
     only = source.indexes[0] if len(source.indexes) == 1 else None
-    ranked = table.rank is not None and only != table.order_index
+    everything = only == table.order_index
+    owned = table.rank is not None and not everything
     if sort is None:
-        if only is not None and not ranked:
-            return await _slice(server, only, limit, offset)
+        if only is not None and not owned:
+            return await _single(server, table, only, None, at)
         found = await all_entries(server, source.indexes)
-        return found[offset:end], len(found)
-    descending = sort["order"] == "desc"
-    index: str | None = None
-    if ranked and sort["name"] == table.rank:
-        index = only
+    elif owned and only is not None and sort["name"] == table.rank:
+        return await _single(server, table, only, sort, at)
     elif sort["name"] in table.times:
         times = f"{table.name}:by:{sort['name']}"
-        if only != table.order_index:
-            found = await _by_scores(server, source.indexes, times, descending=descending)
-            return found[offset:end], len(found)
-        index = times
-    if index is None:
+        if everything:
+            return await _single(server, table, times, sort, at)
+        descending = sort["order"] == "desc"
+        found = await _by_scores(server, source.indexes, times, descending=descending)
+    else:
         return None
-    return await (_descending if descending else _slice)(server, index, limit, offset)
+    end = None if limit == -1 else offset + limit
+    return Page(found[offset:end], len(found), ())

@@ -45,8 +45,62 @@ return found
 )
 """For each rollout id: the rollout, its latest attempt's entry and record, and its counter."""
 
+LATEST: Final = Script(
+    _FIND_ROLLOUT,
+    """
+local found = {}
+for i = 1, #ARGV do found[i] = {top('attempts:of:' .. ARGV[i], 'attempts')} end
+return found
+""",
+)
+"""For each rollout id: its latest attempt's entry and record."""
+
 TOP: Final = Script(_FIND_ROLLOUT, "return {top(ARGV[1], ARGV[2])}")
 """The last entry of an index, and its record."""
+
+PAGE: Final = Script("""
+local index, tbl = KEYS[1] .. ARGV[1], KEYS[1] .. ARGV[2]
+local offset, limit, records = tonumber(ARGV[3]), tonumber(ARGV[4]), {}
+local total = redis.call('ZCARD', index)
+local last = total - 1
+if limit >= 0 then last = math.min(last, offset + limit - 1) end
+if last < offset then return {total, {}, {}} end
+local entries = {}
+if ARGV[5] == '0' then
+  entries = redis.call('ZRANGE', index, offset, last)
+else
+  local rows = redis.call('ZREVRANGE', index, offset, last, 'WITHSCORES')
+  local first = redis.call('ZCOUNT', index, '(' .. rows[2], '+inf')
+  local final = redis.call('ZCOUNT', index, rows[#rows], '+inf') - 1
+  if first ~= offset or final ~= last then
+    rows = redis.call('ZREVRANGE', index, first, final, 'WITHSCORES')
+  end
+  local at, place, count = 1, first, #rows / 2
+  while at <= count do
+    local stop = at
+    while stop < count and rows[2 * stop + 2] == rows[2 * at] do stop = stop + 1 end
+    for other = stop, at, -1 do
+      if place >= offset and place <= last then
+        entries[#entries + 1] = rows[2 * other - 1]
+      end
+      place = place + 1
+    end
+    at = stop + 1
+  end
+end
+if ARGV[6] == '1' then
+  for i, entry in ipairs(entries) do
+    records[i] = redis.call('HGET', tbl, string.sub(entry, 17))
+  end
+end
+return {total, entries, records}
+""")
+"""How many entries an index has, those of one page, and their records.
+
+From the end, the page is widened until it holds all entries with the scores at its two ends, so
+that equal ones can be put in order of insertion. Arguments: the index and its table, the offset,
+the limit or -1, 1 to begin at the end, 1 for the records.
+"""
 
 CLAIM: Final = Script(
     _FIND_ROLLOUT,

@@ -72,7 +72,8 @@ class Session:
         if self.tracks:
             self.program.checks.setdefault(check, is_still)
 
-    def _remember(self, table: Table[M], key: str, raw: bytes | None) -> None:
+    def remember(self, table: Table[M], key: str, raw: bytes | None) -> None:
+        """Keep a record that was read, without letting the commit depend on it yet."""
         slot = (table.name, key)
         if slot not in self._known:
             self._known[slot] = None if raw is None else table.parse(raw)
@@ -88,7 +89,7 @@ class Session:
             else:
                 raws = await self.server.command("HMGET", name, *batch)
             for key, raw in zip(batch, raws, strict=True):
-                self._remember(table, key, raw)
+                self.remember(table, key, raw)
         return [self._seen(table, key) for key in keys]
 
     def _seen(self, table: Table[M], key: str) -> Stored[M] | None:
@@ -165,11 +166,14 @@ class Session:
     def take_in(self, rollout_ids: Sequence[str], rows: Sequence[Any]) -> None:
         """Keep what FIND found, without letting the commit depend on it yet."""
         for rollout_id, (rollout, latest, attempt, counter) in zip(rollout_ids, rows, strict=True):
-            self._remember(ROLLOUTS, rollout_id, rollout)
+            self.remember(ROLLOUTS, rollout_id, rollout)
             self.counters.setdefault(rollout_id, None if counter is None else int(counter))
-            self.program.latest.setdefault(rollout_id, text(latest))
-            if latest:
-                self._remember(ATTEMPTS, split_entry(latest)[1], attempt)
+            self._note_latest(rollout_id, latest, attempt)
+
+    def _note_latest(self, rollout_id: str, latest: bytes, attempt: bytes | None) -> None:
+        self.program.latest.setdefault(rollout_id, text(latest))
+        if latest:
+            self.remember(ATTEMPTS, split_entry(latest)[1], attempt)
 
     async def find_counters(self, rollout_ids: Sequence[str]) -> None:
         """Read counters, without letting the commit depend on them yet."""
@@ -186,7 +190,9 @@ class Session:
         unknown = [key for key in rollout_ids if key not in self.program.latest]
         for start in range(0, len(unknown), BATCH):
             batch = unknown[start : start + BATCH]
-            self.take_in(batch, await self.server.script(scripts.FIND, *batch))
+            rows = await self.server.script(scripts.LATEST, *batch)
+            for rollout_id, (latest, attempt) in zip(batch, rows, strict=True):
+                self._note_latest(rollout_id, latest, attempt)
         found: list[str] = []
         for rollout_id in rollout_ids:
             latest = self.program.latest[rollout_id]
@@ -202,7 +208,7 @@ class Session:
         if not latest:
             return None
         key = split_entry(latest)[1]
-        self._remember(table, key, raw)
+        self.remember(table, key, raw)
         stored = self._seen(table, key)
         return None if stored is None else stored.record
 

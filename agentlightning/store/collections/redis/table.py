@@ -115,19 +115,19 @@ class RedisCollection(Collection[M], Generic[M]):
         self, session: Session, found: Source, sort: SortOptions | None, limit: int, offset: int
     ) -> PaginatedResult[M] | None:
         """Return a page by reading no more than its records."""
-        result = await pages.read_page(
-            session.server, self._table, found, sort, limit=limit, offset=offset
-        )
+        result = await pages.read_page(session.server, self._table, found, sort, (limit, offset))
         if result is None:
             return None
-        entries, total = result
-        stored = await session.read(self._table, [split_entry(raw)[1] for raw in entries])
+        keys = [split_entry(raw)[1] for raw in result.entries]
+        for key, raw in zip(keys, result.records, strict=False):
+            session.remember(self._table, key, raw)
+        stored = await session.read(self._table, keys)
         return PaginatedResult[Any].model_construct(
             # One that was removed in between is left out.
             items=[row.record for row in stored if row is not None],
             limit=limit,
             offset=offset,
-            total=total,
+            total=result.total,
         )
 
     async def _candidates(self, session: Session, found: Source) -> list[M]:
