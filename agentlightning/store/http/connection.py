@@ -77,9 +77,8 @@ class HttpConnection(asyncio.Protocol):
 
     async def stream(self, data: bytes) -> tuple[Response, asyncio.StreamReader]:
         """Send a whole request and return its answer's head, and its body as it comes."""
-        self._stream = asyncio.StreamReader(MAX_LINE_BYTES)
-        head = await self._send(data)
-        return head, self._stream
+        self._stream = body = asyncio.StreamReader(MAX_LINE_BYTES)
+        return await self._send(data), body
 
     def close(self) -> None:
         """Close the connection; whoever waits for an answer gets an error."""
