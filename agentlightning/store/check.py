@@ -12,7 +12,7 @@ from agentlightning.store.base import is_running
 from agentlightning.store.faults import Finding, find_faults
 from agentlightning.store.inventory import Inventory, take_inventory
 from agentlightning.store.lifecycle import is_ended, rollout_status_after
-from agentlightning.store.transfer import read_records
+from agentlightning.store.transfer import FAULT_KIND, read_records
 from agentlightning.types import AttemptedRollout, RolloutStatus
 
 if TYPE_CHECKING:
@@ -193,6 +193,11 @@ async def _raise_counter(case: _Case) -> bool:
     return bool(await case.store.import_records("sequence_ids", [text]))
 
 
+async def _mend(case: _Case) -> bool:
+    await case.store.import_records(FAULT_KIND, [case.text(code=case.finding.code)])
+    return True
+
+
 _REPAIRS: Final[dict[str, Callable[[_Case], Awaitable[bool]]]] = {
     "not_in_line": _queue,
     "no_open_attempt": _settle,
@@ -201,6 +206,8 @@ _REPAIRS: Final[dict[str, Callable[[_Case], Awaitable[bool]]]] = {
     "attempt_end_time": _attempt_end,
     "worker_busy_in_vain": _free_worker,
     "sequence_counter_low": _raise_counter,
+    "contents_unused": _mend,
+    "contents_held": _mend,
 }
 _REWRITES: Final = {
     "rollout_end_time": "rollouts",

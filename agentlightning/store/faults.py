@@ -61,6 +61,11 @@ def _copy(inventory: Inventory) -> Iterator[Finding]:
         )
 
 
+def _backend(inventory: Inventory) -> Iterator[Finding]:
+    for fault in inventory.backend:
+        yield Finding(fault.code, fault.subject, fault.text, fault.serious, fault.repairable)
+
+
 def _line(inventory: Inventory) -> Iterator[Finding]:
     in_line = set(inventory.line)
     for rollout_id, rollout in inventory.rollouts.items():
@@ -170,6 +175,7 @@ def _counters(inventory: Inventory) -> Iterator[Finding]:
 
 _RULES: Final[Sequence[Callable[[Inventory], Iterator[Finding]]]] = (
     _copy,
+    _backend,
     _line,
     _owners,
     _active,

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agentlightning.store.transfer import COPY_KIND, read_records
+from agentlightning.store.collections.faults import BackendFault
+from agentlightning.store.transfer import COPY_KIND, FAULT_KIND, read_records
 from agentlightning.types import AttemptStatus, RolloutStatus
 
 if TYPE_CHECKING:
@@ -75,12 +76,23 @@ class Inventory:
     ownerless_spans: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """How many spans there are of attempts that do not exist."""
     unfinished_copy: bool = False
+    backend: list[BackendFault] = field(default_factory=list[BackendFault])
+    """What the backend itself finds."""
 
 
 async def take_inventory(store: LightningStore) -> Inventory:
     """Read through a store; spans are read whole, which is what takes time."""
     found = Inventory()
     found.unfinished_copy = bool((await store.export_records(COPY_KIND)).records)
+    async for each in _records(store, FAULT_KIND):
+        fault = BackendFault(
+            each["code"],
+            tuple(each["subject"]),
+            each["text"],
+            serious=each["serious"],
+            repairable=each["repairable"],
+        )
+        found.backend.append(fault)
     for kind in ("resources", "resource_versions"):
         async for each in _records(store, kind):
             found.resources |= {
@@ -126,6 +138,9 @@ async def _read_attempts(store: LightningStore, found: Inventory) -> None:
 
 
 async def _read_spans(store: LightningStore, found: Inventory) -> None:
+    if any(fault.code == "contents_missing" for fault in found.backend):
+        # They cannot be read, and what is said about them is enough.
+        return
     async for each in _records(store, "spans"):
         key = (each["rollout_id"], each["attempt_id"])
         if key not in found.attempts:

@@ -35,7 +35,8 @@ class RetentionPolicy(BaseModel):
     keep_rollouts: int | None = Field(default=None, ge=0)
     """Keep the newest so many."""
     keep_bytes: int | None = Field(default=None, ge=0)
-    """Keep the newest whose spans take so many bytes together, as JSON text."""
+    """Keep the newest whose spans take so many bytes together, as the backend keeps them; what
+    several rollouts share counts for each of them."""
     what: Literal["spans", "rollouts"] = "spans"
     """Remove spans only, or all of a rollout."""
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -56,7 +57,7 @@ class RetentionReport(BaseModel):
     spans: int = 0
     """Spans that went; 0 in a dry run."""
     bytes: int | None = None
-    """What the spans took as JSON text; None unless the policy limits bytes."""
+    """What the spans took, about; None unless the policy limits bytes."""
     unread: int = 0
     """Rollouts beyond the limits that stayed, because nobody has marked them read."""
     rollout_ids: list[str] = Field(default_factory=list)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COPY_KIND",
+    "FAULT_KIND",
     "KINDS",
     "CopyReport",
     "RecordKind",
@@ -43,6 +44,10 @@ KINDS: Final[tuple[RecordKind, ...]] = get_args(RecordKind)
 COPY_KIND: Final = "copy"
 """A kind besides: at most one record, `{"source": number}`, while a copy into the store is
 unfinished."""
+
+FAULT_KIND: Final = "faults"
+"""A kind besides: what a backend finds wrong with what it keeps beside the records. Importing any
+of them mends those that can be mended."""
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """Text after which a page ends, whatever its limit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, Field
@@ -17,7 +18,7 @@ from agentlightning.store.collections.codec import encode
 from agentlightning.store.collections.kinds import Collection
 from agentlightning.store.lifecycle import is_ended, is_waiting
 from agentlightning.store.record import replace
-from agentlightning.store.transfer import COPY_KIND, KINDS, PAGE_BYTES, RecordPage
+from agentlightning.store.transfer import COPY_KIND, FAULT_KIND, KINDS, PAGE_BYTES, RecordPage
 from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
 
 M = TypeVar("M", bound=BaseModel)
@@ -48,6 +49,12 @@ class _Copy(BaseModel):
     source: int = Field(ge=0, lt=2**31)
 
 
+class _Fault(BaseModel):
+    """A fault that shall be mended."""
+
+    code: str
+
+
 _MODELS: Final[dict[str, type[BaseModel]]] = {
     "rollouts": Rollout,
     "attempts": Attempt,
@@ -58,6 +65,7 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
     "queue": _InLine,
     "sequence_ids": _Counter,
     COPY_KIND: _Copy,
+    FAULT_KIND: _Fault,
 }
 _SCALARS: Final = frozenset({str, int, float, bool})
 
@@ -112,7 +120,7 @@ class TransferMethods(StoreFrame):
     async def export_records(
         self, kind: str, *, after: str | None = None, limit: int = 1000
     ) -> RecordPage:
-        if kind not in KINDS and kind != COPY_KIND:
+        if kind not in _MODELS:
             raise InvalidRequestError(
                 f"{kind!r} is no kind of record; use one of {', '.join(KINDS)}."
             )
@@ -124,6 +132,9 @@ class TransferMethods(StoreFrame):
                 return await _export_queue(tx.rows, after, limit)
             if kind == "sequence_ids":
                 return await _export_sequence_ids(tx.rows, after, limit)
+            if kind == FAULT_KIND:
+                faults = await tx.rows.find_faults()
+                return RecordPage(kind, [json.dumps(asdict(fault)) for fault in faults], None)
             if kind == COPY_KIND:
                 mark = await tx.rows.span_sequence_ids.get(_COPY_KEY)
                 return RecordPage(kind, [f'{{"source":{mark}}}'] if mark else [], None)
@@ -307,6 +318,11 @@ async def _take_copy(tx: Transaction, entries: Sequence[_Copy]) -> int:
     return 1
 
 
+async def _take_faults(tx: Transaction, faults: Sequence[_Fault]) -> int:
+    await tx.rows.mend()
+    return len(faults)
+
+
 _TAKERS: Final[dict[str, Callable[[Transaction, Sequence[Any]], Awaitable[int]]]] = {
     "rollouts": _take_rollouts,
     "attempts": _take_attempts,
@@ -317,4 +333,5 @@ _TAKERS: Final[dict[str, Callable[[Transaction, Sequence[Any]], Awaitable[int]]]
     "queue": _take_queue,
     "sequence_ids": _take_sequence_ids,
     COPY_KIND: _take_copy,
+    FAULT_KIND: _take_faults,
 }

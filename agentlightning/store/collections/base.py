@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from agentlightning.store.collections.changes import Changes, Reply, by_id
 from agentlightning.store.collections.codec import encode
+from agentlightning.store.collections.faults import BackendFault
 from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.store.collections.kinds import (
     Collection,
@@ -330,7 +331,7 @@ class LightningCollections:
         return None
 
     async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
-        """Return about how many bytes each rollout's spans take as JSON text."""
+        """Return about how many bytes each rollout's spans take."""
         sizes: dict[str, int] = {}
         for rollout_id in rollout_ids:
             spans = await self.spans.query({"rollout_id": {"exact": rollout_id}})
@@ -356,6 +357,13 @@ class LightningCollections:
             await self.rollouts.delete(await self.rollouts.query(owned))
             await self.span_sequence_ids.pop(rollout_id)
         return removed
+
+    async def find_faults(self) -> Sequence[BackendFault]:
+        """Return what is wrong with what the backend keeps beside the records; may take long."""
+        return []
+
+    async def mend(self) -> None:
+        """Mend the faults that can be mended without losing anything; in a writing block."""
 
     def watch(self, notify: Callable[[], None]) -> Callable[[], None] | None:
         """Call `notify` whenever somebody else committed events, until the returned callable is

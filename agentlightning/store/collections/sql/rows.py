@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from agentlightning.store.collections.base import LightningCollections
+from agentlightning.store.collections.faults import BackendFault
+from agentlightning.store.collections.sql import upkeep
 from agentlightning.store.collections.sql.records import (
     ATTEMPTS,
     RESOURCE_VERSIONS,
@@ -84,3 +87,23 @@ class SqlRows(LightningCollections):
     @property
     def events(self) -> SqlJournal:
         return self._other(SqlJournal)
+
+    async def count_by_status(self) -> dict[str, int]:
+        return await self._runner(upkeep.count_by_status, write=False)
+
+    async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
+        return await self._runner(
+            lambda executor: upkeep.span_bytes(executor, rollout_ids), write=False
+        )
+
+    async def remove(self, rollout_ids: Sequence[str], *, spans_only: bool) -> int:
+        return await self._runner(
+            lambda executor: upkeep.remove(executor, rollout_ids, spans_only=spans_only),
+            write=True,
+        )
+
+    async def find_faults(self) -> Sequence[BackendFault]:
+        return await self._runner(upkeep.content_faults, write=False)
+
+    async def mend(self) -> None:
+        await self._runner(upkeep.mend_contents, write=True)
