@@ -92,9 +92,7 @@ class RedisLightningStore(CollectionBasedLightningStore):
                 f"{prefix!r} cannot be a prefix: it must not be empty, nor hold braces."
             )
         self.prefix = prefix
-        self._redis = RedisLightningCollections(
-            address, prefix=prefix, client_kwargs=client_kwargs or {}
-        )
+        self._redis = RedisLightningCollections(address, prefix=prefix, client_kwargs=client_kwargs)
         super().__init__(self._redis, tracker=tracker, scan_debounce_seconds=scan_debounce_seconds)
         if self._watchdog is not None:
             # Attempts may have run out while nobody had the store open.

@@ -335,7 +335,7 @@ async def test_server_that_stays_away(own_server, monkeypatch):
 async def test_unreachable_server(monkeypatch):
     """A server that is not there is named, without the password."""
     monkeypatch.setattr(talking, "OPEN_SECONDS", 0.2)
-    store = RedisLightningStore("redis://:secret@127.0.0.1:1/0")
+    store = RedisLightningStore("redis://:secret@127.0.0.1:1/0?password=secret")
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1.*start it") as caught:
         await store.enqueue_rollout(1)
     assert "secret" not in str(caught.value)
@@ -429,6 +429,36 @@ async def test_full_server(own_server):
     with own_server.client() as client:
         client.config_set("maxmemory", 0)
     assert [r.input for r in await store.query_rollouts()] == ["small"]
+    await store.close()
+
+
+async def test_busy_server_is_waited_for(own_server):
+    """While somebody's script keeps the server busy, calls wait instead of failing."""
+    store = RedisLightningStore(own_server.url())
+    await store.enqueue_rollout(1)
+    with own_server.client() as client:
+        client.config_set("busy-reply-threshold", 1)
+    loop = "local t = redis.call('TIME')[1] + 1; while redis.call('TIME')[1] + 0 <= t do end"
+
+    def block():
+        with own_server.client() as client:
+            client.eval(loop, 0)
+
+    blocking = asyncio.create_task(asyncio.to_thread(block))
+    await asyncio.sleep(0.1)
+    await store.enqueue_rollout(2)
+    await blocking
+    assert [r.input for r in await store.query_rollouts()] == [1, 2]
+    await store.close()
+
+
+async def test_command_that_is_refused(server):
+    """A user who may not write is told what the server says."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read")
+    store = RedisLightningStore(f"unix://reader:secret@{server.socket}")
+    with pytest.raises(ConfigurationError, match="may not do"):
+        await store.enqueue_rollout(1)
     await store.close()
 
 

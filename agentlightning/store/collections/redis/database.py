@@ -54,9 +54,14 @@ class RedisLightningCollections(RedisTables):
     """
 
     def __init__(
-        self, url: str, *, prefix: str = "agentlightning", client_kwargs: dict[str, Any]
+        self,
+        url: str,
+        *,
+        prefix: str = "agentlightning",
+        client_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(self._run)
+        client_kwargs = client_kwargs or {}
         self._connection = (url, client_kwargs)
         self._server = RedisServer(url, client_kwargs, f"{{{prefix}}}:", prepare)
         self._writer = secrets.token_hex(6)
@@ -167,6 +172,7 @@ class RedisLightningCollections(RedisTables):
         try:
             await self._server.run(lambda: self._settle(session))
         except ChangedMeanwhileError as error:
+            self._newest.entry = None
             raise ConflictError(
                 f"Somebody else changed what the block had read ({' '.join(error.args)}); nothing "
                 "was written. Run the block again, or give it to execute(), which does."

@@ -17,7 +17,7 @@ from agentlightning.types import StoreEvent
 
 KEPT_EVENTS: Final = 200_000
 """How many events the journal keeps at least."""
-COMMIT_SECONDS: Final = 120
+COMMIT_SECONDS: Final = 60
 """How long a commit is known again; longer than anybody tries to send it."""
 
 Check = tuple[str, ...]

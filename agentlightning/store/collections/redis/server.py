@@ -34,13 +34,15 @@ _STOP_SECONDS: Final = 5.0
 
 _CLOSED: Final = "The store is closed; open it again."
 
-_PASSING = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    OSError,
-)
-"""What may be gone in a moment: a restart, a file that is being loaded, a change of primary."""
+_PASSING_REPLIES: Final = ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "READONLY")
+"""Errors of the server that may be gone in a moment: a long script, a full disk, a fail-over."""
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Return whether the same command may succeed in a moment."""
+    # redis-py strips the first word of the replies that it has classes for.
+    lost = exceptions.ConnectionError | exceptions.TimeoutError | exceptions.ReadOnlyError | OSError
+    return isinstance(error, lost) or str(error).startswith(_PASSING_REPLIES)
 
 
 def _is_login(error: BaseException) -> bool:
@@ -72,9 +74,7 @@ def _lasting(error: BaseException) -> StoreError | ConfigurationError | None:
             "The server is a node of a Redis cluster, which is not supported; use a single "
             "primary, with replicas if need be."
         )
-    if isinstance(error, exceptions.ResponseError) and not isinstance(
-        error, exceptions.ReadOnlyError
-    ):
+    if not _is_passing(error):
         return StoreError(f"The Redis server refused a command: {error}")
     return None
 
@@ -98,7 +98,7 @@ class RedisServer:
     ) -> None:
         self.base = base
         self.io = IoLoop("agentlightning-redis")
-        self._address = url.rpartition("@")[2]
+        self._address = shown(url)
         self._prepare = prepare
         self._client = connect(url, options)
         self._lanes = Lanes(self._client)
@@ -143,7 +143,7 @@ class RedisServer:
                 if lasting is not None:
                     raise lasting from error
                 limit = PATIENCE_SECONDS if self._ready else OPEN_SECONDS
-                if monotonic() - began + pause > limit or not isinstance(error, _PASSING):
+                if monotonic() - began + pause > limit:
                     raise self._unavailable(error) from error
             # Jitter, so that the callers of a restarted server do not come all at once.
             await self._unless_closing(asyncio.sleep(pause * random.uniform(0.5, 1)))
@@ -212,6 +212,11 @@ class RedisServer:
             self.io.close()
 
 
+def shown(url: str) -> str:
+    """Return the part of a URL that holds no secret."""
+    return url.rpartition("@")[2].partition("?")[0]
+
+
 def connect(url: str, options: dict[str, Any]) -> Redis:
     """Return a client for a URL; it connects when it is used.
 
@@ -230,7 +235,6 @@ def connect(url: str, options: dict[str, Any]) -> Redis:
     try:
         return Redis.from_url(url, **complete)
     except (ValueError, TypeError) as error:
-        address = url.rpartition("@")[2]
         raise ConfigurationError(
-            f"{address!r} is no Redis URL, or client_kwargs are wrong: {error}"
+            f"{shown(url)!r} is no Redis URL, or client_kwargs are wrong: {error}"
         ) from error

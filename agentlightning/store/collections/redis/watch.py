@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _BLOCK_MILLISECONDS: Final = 20_000
 """How long one read waits; shorter than ANSWER_SECONDS, which notice a dead peer."""
 _PAUSE_SECONDS: Final = 0.5
+_OWN_PAUSE_SECONDS: Final = 0.002
 _AT_ONCE: Final = 1000
 
 
@@ -83,6 +84,9 @@ class Watch:
         rows = _rows(answer)
         if any(self._writer not in _values(fields) for _, fields in rows):
             self._notify()
+        else:
+            # Perf: a busy store would wake itself at each of its own commits.
+            await asyncio.sleep(_OWN_PAUSE_SECONDS)
         return rows[-1][0].decode()
 
 
