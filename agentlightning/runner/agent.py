@@ -58,6 +58,7 @@ class LitAgentRunner(Runner[T]):
         *,
         concurrency: int = 1,
         reward_fn: RewardFn | None = None,
+        lease_seconds: float | None = 60.0,
     ) -> None:
         """Set how the runner works; nothing starts here.
 
@@ -71,6 +72,9 @@ class LitAgentRunner(Runner[T]):
             heartbeat_include_gpu: Report GPUs with the heartbeat.
             concurrency: Rollouts under way at once.
             reward_fn: Grades what the agent returns: `(task, output, *, spans, rollout)`.
+            lease_seconds: After so long a silence of this worker the store gives its rollouts to
+                others; the heartbeat renews it, so there is none without a heartbeat in a thread
+                of its own. Never shorter than three heartbeats; None for no lease.
 
         Raises:
             ConfigurationError: `concurrency` is less than 1.
@@ -83,6 +87,7 @@ class LitAgentRunner(Runner[T]):
         self._interval_jitter = interval_jitter
         self._concurrency = concurrency
         self._reward_fn = reward_fn
+        self._lease_seconds = lease_seconds
         self._heartbeat = Heartbeat(
             interval_seconds=heartbeat_interval,
             jitter_seconds=interval_jitter,
@@ -164,13 +169,14 @@ class LitAgentRunner(Runner[T]):
             max_rollouts=self._max_rollouts,
             wait_seconds=self._poll_interval,
             jitter_seconds=self._interval_jitter,
+            lease_seconds=self._heartbeat.lease_seconds(store, self._lease_seconds),
         )
         async with self._workplace() as workplace:
             loop = ClaimLoop(store, policy, functools.partial(AttemptRun, workplace))
             watch = ClaimWatch(store, loop.active, poll_seconds=self._poll_interval)
             try:
                 async with (
-                    self._heartbeat.beating(store, worker_id),
+                    self._heartbeat.beating(store, worker_id, loop.active),
                     _background(watch.run()),
                     _stop_signal(event) as stop,
                 ):

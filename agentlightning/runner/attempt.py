@@ -78,6 +78,7 @@ class AttemptRun:
         """
         self.rollout = rollout
         self.attempt_id = rollout.attempt.attempt_id
+        self.lease_seconds = rollout.attempt.lease_seconds
         self.is_settling = False
         """The agent has ended; `stop` no longer changes anything."""
         self.error: RolloutError | None = None

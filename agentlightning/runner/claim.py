@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.errors import StoreError
@@ -46,6 +46,8 @@ class ClaimPolicy:
     """Longest wait of one claim; the store answers as soon as there is work."""
     jitter_seconds: float
     """Spread of that wait where the store cannot wait and is asked again and again."""
+    lease_seconds: float | None = None
+    """Longest silence after which the store may give a claim to somebody else."""
 
 
 class ClaimLoop:
@@ -67,8 +69,11 @@ class ClaimLoop:
         """A claim was broken off: the store may have given us work that we do not know of."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._taken = 0
-        # Compat 0.3.0: stores of users may not know `wait_seconds`.
-        self._store_waits = "wait_seconds" in inspect.signature(store.dequeue_rollout).parameters
+        # Compat 0.3.0: stores of users may know neither `wait_seconds` nor leases.
+        known = inspect.signature(store.dequeue_rollout).parameters
+        self._store_waits = "wait_seconds" in known
+        leased = policy.lease_seconds is not None and "lease_seconds" in known
+        self._terms: dict[str, Any] = {"lease_seconds": policy.lease_seconds} if leased else {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take and run work until `stop` is set or the limit is reached, then let it finish.
@@ -154,11 +159,14 @@ class ClaimLoop:
         limit = min(self._free(), self._wanted())
         if limit == 1:
             rollout = await store.dequeue_rollout(
-                policy.worker_id, wait_seconds=policy.wait_seconds
+                policy.worker_id, wait_seconds=policy.wait_seconds, **self._terms
             )
             return () if rollout is None else (rollout,)
         return await store.dequeue_many_rollouts(
-            limit=limit, worker_id=policy.worker_id, wait_seconds=policy.wait_seconds
+            limit=limit,
+            worker_id=policy.worker_id,
+            wait_seconds=policy.wait_seconds,
+            **self._terms,
         )
 
     async def _interrupt(self) -> None:

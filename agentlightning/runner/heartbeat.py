@@ -7,11 +7,12 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agentlightning.errors import StoreError
+from agentlightning.runner.lease import LeaseKeeper, Stoppable
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
@@ -38,13 +39,39 @@ class Heartbeat:
     with stores that several threads may call. Else in the runner's loop."""
     include_gpu: bool = False
 
+    def lease_seconds(self, store: LightningStore, wanted: float | None) -> float | None:
+        """Return the lease that this heartbeat can keep up, at least three intervals.
+
+        None without a thread of its own, since agent code that blocks the event loop would lose
+        its lease; a store without threads dies with its worker anyway.
+        """
+        if wanted is None or not self._has_thread(store):
+            return None
+        return max(wanted, 3 * (self.interval_seconds + self.jitter_seconds))
+
+    def _has_thread(self, store: LightningStore) -> bool:
+        is_wanted = self.interval_seconds > 0 and self.mode == "thread"
+        return is_wanted and store.capabilities.get("thread_safe", False)
+
     @contextlib.asynccontextmanager
-    async def beating(self, store: LightningStore, worker_id: str) -> AsyncGenerator[None]:
-        """Beat during the block, the first time at once."""
+    async def beating(
+        self,
+        store: LightningStore,
+        worker_id: str,
+        held: Mapping[str, Stoppable] | None = None,
+    ) -> AsyncGenerator[None]:
+        """Beat during the block, the first time at once.
+
+        Args:
+            store: Where the worker is.
+            worker_id: The worker's id.
+            held: Attempts under way by rollout id, whose leases each beat renews; may change
+                any time.
+        """
         if self.interval_seconds <= 0:
             yield
-        elif self.mode == "thread" and store.capabilities.get("thread_safe", False):
-            async with self._in_thread(store, worker_id):
+        elif self._has_thread(store):
+            async with self._in_thread(store, worker_id, held or {}):
                 yield
         else:
             task = asyncio.create_task(self._beat_for_ever(store, worker_id))
@@ -55,11 +82,14 @@ class Heartbeat:
                 await asyncio.wait({task})
 
     @contextlib.asynccontextmanager
-    async def _in_thread(self, store: LightningStore, worker_id: str) -> AsyncGenerator[None]:
+    async def _in_thread(
+        self, store: LightningStore, worker_id: str, held: Mapping[str, Stoppable]
+    ) -> AsyncGenerator[None]:
+        keeper = LeaseKeeper(store, held)
         stopped = threading.Event()
         thread = threading.Thread(
             target=self._thread_main,
-            args=(store, worker_id, stopped),
+            args=(store, worker_id, keeper, stopped),
             name="agl-heartbeat",
             daemon=True,
         )
@@ -70,9 +100,16 @@ class Heartbeat:
             stopped.set()
             await asyncio.to_thread(thread.join, _JOIN_SECONDS)
 
-    def _thread_main(self, store: LightningStore, worker_id: str, stopped: threading.Event) -> None:
+    def _thread_main(
+        self,
+        store: LightningStore,
+        worker_id: str,
+        keeper: LeaseKeeper,
+        stopped: threading.Event,
+    ) -> None:
         async def main() -> None:
             while not stopped.is_set():
+                await keeper.renew()
                 await self._beat(store, worker_id)
                 await asyncio.to_thread(stopped.wait, self._pause())
 

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentlightning._internal.clock import now
 from agentlightning.errors import InvalidTransitionError, StoreError
 from agentlightning.runner.outcome import StopCause, stop_cause
-from agentlightning.types import AttemptedRollout
+from agentlightning.types import Attempt, AttemptedRollout
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
 
-__all__ = ["ClaimWatch", "Stoppable", "keep_lease", "release_rollouts", "return_rollout"]
+__all__ = [
+    "ClaimWatch",
+    "LeaseKeeper",
+    "Stoppable",
+    "keep_lease",
+    "release_rollouts",
+    "return_rollout",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +66,53 @@ class Stoppable(Protocol):
     """A running attempt that can be told to stop."""
 
     attempt_id: str
+    lease_seconds: float | None
+    """As claimed; None needs no renewal."""
     is_settling: bool
     """Its agent has ended, so there is nothing left to stop."""
 
     def stop(self, cause: StopCause) -> None:
         """Stop the agent; the attempt then settles itself."""
         ...
+
+
+class LeaseKeeper:
+    """Renews the leases of all attempts of one worker, from a thread that nothing blocks.
+
+    Made in the event loop in which the attempts run.
+    """
+
+    def __init__(self, store: LightningStore, held: Mapping[str, Stoppable]) -> None:
+        """Keep the attempts in `held`, which maps rollout ids and may change any time."""
+        self._store = store
+        self._held = held
+        self._home = asyncio.get_running_loop()
+
+    async def renew(self) -> None:
+        """Renew every lease once, and stop the attempts that turn out to be lost."""
+        for rollout_id, running in list(self._held.items()):
+            if running.lease_seconds is None:
+                continue
+            try:
+                attempt = await self._store.update_attempt(
+                    rollout_id, running.attempt_id, last_heartbeat_time=now()
+                )
+            except (StoreError, OSError, TimeoutError) as error:
+                logger.warning(
+                    "lease could not be renewed", extra={"rollout_id": rollout_id}, exc_info=error
+                )
+                continue
+            if attempt.end_time is not None and not running.is_settling:
+                self._home.call_soon_threadsafe(running.stop, _why(attempt))
+
+
+def _why(attempt: Attempt) -> StopCause:
+    """Return why a worker's attempt ended without its doing."""
+    if attempt.status == "timeout":
+        return "timeout"
+    outcome = (attempt.metadata or {}).get("outcome")
+    lost = attempt.status == "unresponsive" or outcome == "interrupted"
+    return "lost" if lost else "cancelled"
 
 
 class ClaimWatch:

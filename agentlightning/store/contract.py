@@ -93,7 +93,8 @@ class RolloutContract:
         `update_attempt` for `lease_seconds` ends as `unresponsive`, by the store's own clock, and
         its rollout is queued again whatever `retry_condition` says; a rollout that loses its
         workers again and again fails after three attempts beyond `max_attempts`. What the old
-        worker writes from then on is kept, marked as late, and changes nothing.
+        worker writes from then on is kept, marked as late, and changes nothing. While the store
+        is closed leases do not run: opened again, it gives every worker its full time.
 
         Args:
             worker_id: The claiming worker, which becomes busy (or idle, if nothing is there).

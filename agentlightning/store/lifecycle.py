@@ -36,6 +36,7 @@ __all__ = [
     "is_ended",
     "is_fenced",
     "is_waiting",
+    "lease_end",
     "lease_ran_out",
     "on_attempt_status",
     "on_rollout_status",
@@ -270,31 +271,46 @@ def on_taken_away(rollout: Rollout, attempt: Attempt, *, now: float) -> Attempt:
     return replace(attempt, status="failed", end_time=now, metadata=metadata or attempt.metadata)
 
 
-def _silence(attempt: Attempt, now: float) -> float:
-    """Return the seconds since the attempt's last sign of life."""
-    return now - (attempt.last_heartbeat_time or attempt.start_time)
+def _last_sign(attempt: Attempt) -> float:
+    """Return the unix time of the attempt's last sign of life."""
+    return attempt.last_heartbeat_time or attempt.start_time
 
 
-def lease_ran_out(attempt: Attempt, *, now: float) -> bool:
+def lease_end(attempt: Attempt, *, reachable_since: float = 0.0) -> float | None:
+    """Return the unix time until which a worker has its lease; None without one.
+
+    Args:
+        attempt: The attempt.
+        reachable_since: When the store was opened: before, nobody could renew anything.
+    """
+    if attempt.lease_seconds is None:
+        return None
+    return max(_last_sign(attempt), reachable_since) + attempt.lease_seconds
+
+
+def lease_ran_out(attempt: Attempt, *, now: float, reachable_since: float = 0.0) -> bool:
     """Return whether a worker has not renewed its lease in time."""
-    return attempt.lease_seconds is not None and _silence(attempt, now) > attempt.lease_seconds
+    end = lease_end(attempt, reachable_since=reachable_since)
+    return end is not None and now > end
 
 
-def deadline(rollout: Rollout, attempt: Attempt) -> float | None:
+def deadline(rollout: Rollout, attempt: Attempt, *, reachable_since: float = 0.0) -> float | None:
     """Return the unix time after which a live attempt is lost, or None if it never is."""
     config = rollout.config
     limits: list[float] = []
     if config.timeout_seconds is not None:
         limits.append(attempt.start_time + config.timeout_seconds)
-    alive = attempt.last_heartbeat_time or attempt.start_time
     if config.unresponsive_seconds is not None:
-        limits.append(alive + config.unresponsive_seconds)
-    if attempt.lease_seconds is not None:
-        limits.append(alive + attempt.lease_seconds)
+        limits.append(_last_sign(attempt) + config.unresponsive_seconds)
+    lease = lease_end(attempt, reachable_since=reachable_since)
+    if lease is not None:
+        limits.append(lease)
     return min(limits, default=None)
 
 
-def expiry(rollout: Rollout, attempt: Attempt, *, now: float) -> AttemptStatus | None:
+def expiry(
+    rollout: Rollout, attempt: Attempt, *, now: float, reachable_since: float = 0.0
+) -> AttemptStatus | None:
     """Return how a live attempt has run out of time, or None while it has not.
 
     The whole duration is checked before the silence and the lease.
@@ -305,6 +321,7 @@ def expiry(rollout: Rollout, attempt: Attempt, *, now: float) -> AttemptStatus |
     if config.timeout_seconds is not None and now - attempt.start_time > config.timeout_seconds:
         return "timeout"
     unresponsive = config.unresponsive_seconds
-    if unresponsive is not None and _silence(attempt, now) > unresponsive:
+    if unresponsive is not None and now - _last_sign(attempt) > unresponsive:
         return "unresponsive"
-    return "unresponsive" if lease_ran_out(attempt, now=now) else None
+    lost = lease_ran_out(attempt, now=now, reachable_since=reachable_since)
+    return "unresponsive" if lost else None

@@ -481,3 +481,11 @@ async def test_short_claims_cost_little(store, working):
         done = await finished(store, ids, timeout=60)
     assert {item.status for item in done} == {"succeeded"}
     print(f"1000 rollouts in {monotonic() - start:.2f} s")
+
+
+async def test_claims_have_a_lease(store, working):
+    """A runner with a heartbeat claims with a lease, by default of a minute."""
+    item = (await enqueue(store, [1.0]))[0]
+    async with working(Returning(), heartbeat_interval=10.0):
+        (ended,) = await store.wait_for_rollouts(rollout_ids=[item], timeout=15)
+    assert ended.attempt.lease_seconds == 60.0

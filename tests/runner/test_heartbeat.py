@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -33,6 +34,70 @@ async def test_hearts_beat_at_intervals(mode, thread_safe):
         assert ("agl-heartbeat" in names) == (mode == "thread" and thread_safe)
     assert "agl-heartbeat" not in [thread.name for thread in threading.enumerate()]
     await store.close()
+
+
+class Running:
+    """A claimed attempt that can be told to stop."""
+
+    def __init__(self, claimed):
+        self.attempt_id = claimed.attempt.attempt_id
+        self.lease_seconds = claimed.attempt.lease_seconds
+        self.is_settling = False
+        self.stopped = asyncio.get_running_loop().create_future()
+
+    def stop(self, cause):
+        if not self.stopped.done():
+            self.stopped.set_result(cause)
+
+
+async def test_leases_are_renewed_while_the_loop_is_blocked():
+    """A worker keeps its claims although its agent blocks the event loop beyond the lease."""
+    store = InMemoryLightningStore(thread_safe=True, scan_debounce_seconds=0)
+    await store.enqueue_rollout(1)
+    claimed = await store.dequeue_rollout("Worker-1", lease_seconds=0.4)
+    held = {claimed.rollout_id: Running(claimed)}
+    async with Heartbeat(interval_seconds=0.05, jitter_seconds=0.0).beating(
+        store, "Worker-1", held
+    ):
+        await beats(store, 1)
+        time.sleep(1.0)
+        attempt = await store.get_latest_attempt(claimed.rollout_id)
+    assert attempt.status == "preparing"
+    lost = await store.dequeue_rollout("Worker-2", wait_seconds=30)
+    assert lost.rollout_id == claimed.rollout_id
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [("cancelled", "cancelled"), ("requeuing", "lost"), ("failed", "cancelled")],
+)
+async def test_renewal_tells_who_has_lost_its_attempt(status, cause):
+    """An attempt that was taken away is stopped by the next beat, in its own event loop."""
+    store = InMemoryLightningStore(thread_safe=True)
+    await store.enqueue_rollout(1)
+    claimed = await store.dequeue_rollout("Worker-1", lease_seconds=60)
+    run = Running(claimed)
+    heartbeat = Heartbeat(interval_seconds=0.02, jitter_seconds=0.0)
+    async with heartbeat.beating(store, "Worker-1", {claimed.rollout_id: run}):
+        await beats(store, 2)
+        assert not run.stopped.done()
+        await store.update_rollout(claimed.rollout_id, status=status)
+        assert await asyncio.wait_for(run.stopped, 10) == cause
+    await store.close()
+
+
+def test_only_a_heartbeat_of_its_own_thread_keeps_leases():
+    """Where agent code could hold the beat up there is no lease; short ones are lengthened."""
+    shared, bound = InMemoryLightningStore(thread_safe=True), InMemoryLightningStore()
+    heartbeat = Heartbeat(interval_seconds=10.0, jitter_seconds=0.5)
+    assert heartbeat.lease_seconds(shared, 60.0) == 60.0
+    assert heartbeat.lease_seconds(shared, 5.0) == 31.5
+    assert heartbeat.lease_seconds(shared, None) is None
+    assert heartbeat.lease_seconds(bound, 60.0) is None
+    assert Heartbeat(interval_seconds=0.0).lease_seconds(shared, 60.0) is None
+    in_loop = Heartbeat(interval_seconds=10.0, mode="asyncio")
+    assert in_loop.lease_seconds(shared, 60.0) is None
 
 
 async def test_no_interval_means_no_heartbeat():

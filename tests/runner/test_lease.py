@@ -62,7 +62,7 @@ class NoEvents:
 
 class Running:
     def __init__(self, attempt_id):
-        self.attempt_id, self.is_settling = attempt_id, False
+        self.attempt_id, self.is_settling, self.lease_seconds = attempt_id, False, None
         self.stopped = asyncio.get_running_loop().create_future()
 
     def stop(self, cause):

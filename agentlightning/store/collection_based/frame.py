@@ -32,6 +32,7 @@ from agentlightning.store.idempotency import current_idempotency_key
 from agentlightning.store.lifecycle import deadline, expiry, lease_ran_out, on_attempt_status
 from agentlightning.store.tracking import Tracker, public_method, register_metrics
 from agentlightning.store.watchdog import Watchdog
+from agentlightning.types import Attempt, AttemptStatus, Rollout
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class StoreFrame(LightningStore):
         self._scan_debounce_seconds = scan_debounce_seconds
         self._next_scan = 0.0
         self._opened = monotonic()
+        self._opened_time = now()
         journal = collections.events
         self._own_journal = MemoryJournal() if journal is None else None
         self._changes = ChangeLog(journal or self._own_journal or MemoryJournal())
@@ -284,12 +286,15 @@ class StoreFrame(LightningStore):
         upcoming: float | None = None
         expired: list[str] = []
         for rollout, attempt in await tx.rows.find_active():
-            limit = deadline(rollout, attempt)
-            if expiry(rollout, attempt, now=tx.now) is not None:
+            limit = deadline(rollout, attempt, reachable_since=self._opened_time)
+            if self._expiry(rollout, attempt, tx.now) is not None:
                 expired.append(rollout.rollout_id)
             elif limit is not None:
                 upcoming = limit if upcoming is None else min(upcoming, limit)
         return upcoming, expired
+
+    def _expiry(self, rollout: Rollout, attempt: Attempt, at: float) -> AttemptStatus | None:
+        return expiry(rollout, attempt, now=at, reachable_since=self._opened_time)
 
     async def _expire(self, rollout_ids: Sequence[str], tx: Transaction) -> None:
         await tx.load(rollout_ids)
@@ -298,16 +303,17 @@ class StoreFrame(LightningStore):
             if rollout is None or attempt is None:
                 continue
             # Looked at again, because the read was another transaction.
-            status = expiry(rollout, attempt, now=tx.now)
+            status = self._expiry(rollout, attempt, tx.now)
             if status is None:
                 continue
+            lost = lease_ran_out(attempt, now=tx.now, reachable_since=self._opened_time)
             outcome = on_attempt_status(
                 rollout,
                 attempt,
                 status,
                 latest=True,
                 now=tx.now,
-                worker_lost=status == "unresponsive" and lease_ran_out(attempt, now=tx.now),
+                worker_lost=lost and status == "unresponsive",
             )
             await tx.apply(rollout, attempt, outcome)
             await tx.release_worker(outcome.attempt)

@@ -21,6 +21,7 @@ _FORMAT: Final = 2
 """Without back references, which cost more than they save in so little data."""
 _OVERHEAD: Final = 480
 """Bytes of the object, its texts and numbers, and its places in the table."""
+_SCALARS: Final = frozenset[type]({str, int, float, bool, type(None)})
 _OWN: Final = True
 """Stands for the context that follows from the span's own ids."""
 
@@ -65,7 +66,7 @@ class PackedSpan:
         self._rest: bytes | Span = span
         if type(span) is Span:
             try:
-                resource = marshal.dumps(_plain(span.resource), _FORMAT)
+                resource = marshal.dumps(_exact(_plain(span.resource)), _FORMAT)
                 self._rest = _pack(span)
             except (ValueError, AttributeError, KeyError):
                 # Numbers of numpy and the like, which only models that were not validated hold.
@@ -90,7 +91,8 @@ class PackedSpan:
         """
         if not isinstance(self._rest, bytes):
             return self._rest
-        attributes, status, context, parent, events, links, extra = marshal.loads(self._rest)
+        attributes, others = marshal.loads(self._rest)
+        status, context, parent, events, links, extra = others
         if resources is None:
             resources = {}
         resource = resources.get(self._resource)
@@ -108,15 +110,34 @@ class PackedSpan:
             "name": self.name,
             "status": _status(status),
             "attributes": attributes,
-            "events": [build(Event, *event) for event in events],
-            "links": [_link(*link) for link in links],
+            "events": [build(Event, *event) for event in events or ()],
+            "links": [_link(*link) for link in links or ()],
             "start_time": self.start_time,
             "end_time": self.end_time,
             "context": _context(context, trace_id, self.span_id),
             "parent": _context(parent, trace_id, self.parent_id),
             "resource": resource,
         }
-        return build(Span, fields, extra)
+        return build(Span, fields, extra or {})
+
+
+def _exact(value: Any) -> Any:
+    """Return a value that comes back as it was.
+
+    Raises:
+        ValueError: A part of it is of a foreign type, whose bytes `marshal` may take instead.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is not dict and kind is not list and kind is not tuple:
+        raise ValueError(f"{kind} cannot be packed")
+    parts = value.values() if kind is dict else value
+    # Perf: a list of token ids is looked through without a call for each.
+    if not _SCALARS.issuperset(map(type, parts)):
+        for part in parts:
+            _exact(part)
+    return value
 
 
 def _own_context(trace_id: str, span_id: str) -> dict[str, Any]:
@@ -146,18 +167,16 @@ def _plain_link(link: Link) -> Any:
 def _pack(span: Span) -> bytes:
     status = span.status
     bare = status.description is None and not status.__pydantic_extra__
-    return marshal.dumps(
-        (
-            span.attributes,
-            status.status_code if bare else _plain(status),
-            _plain_context(span.context, span.trace_id, span.span_id),
-            _plain_context(span.parent, span.trace_id, span.parent_id),
-            [_plain(event) for event in span.events],
-            [_plain_link(link) for link in span.links],
-            span.__pydantic_extra__,
-        ),
-        _FORMAT,
+    # Usually all of these are scalars, so that checking them is one look.
+    others = (
+        status.status_code if bare else _plain(status),
+        _plain_context(span.context, span.trace_id, span.span_id),
+        _plain_context(span.parent, span.trace_id, span.parent_id),
+        [_plain(event) for event in span.events] if span.events else None,
+        [_plain_link(link) for link in span.links] if span.links else None,
+        span.__pydantic_extra__ or None,
     )
+    return marshal.dumps((_exact(span.attributes), _exact(others)), _FORMAT)
 
 
 def _status(plain: Any) -> TraceStatus:

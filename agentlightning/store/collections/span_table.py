@@ -104,7 +104,7 @@ class SpanTable(Collection[Span]):
         rollout_id, attempt_id, rest = _split_owner(options)
         if rollout_id is None:
             rows = list(chain.from_iterable(r.rows for r in self._rollouts.values()))
-            ascending = len(self._rollouts) == 1
+            ascending = False
         else:
             rollout = self._rollouts.get(rollout_id)
             if rollout is None:
