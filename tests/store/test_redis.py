@@ -197,6 +197,57 @@ async def test_processes_share_the_queue(store, url):
     assert events == list(range(1, len(events) + 1))
 
 
+WRITER = """
+import asyncio, sys
+from agentlightning.store.redis import RedisLightningStore
+from agentlightning.types import RolloutConfig
+from tests.conformance.store_spans import make_span
+
+async def main():
+    store = RedisLightningStore(sys.argv[1])
+    retry = RolloutConfig(max_attempts=9, retry_condition=["failed"])
+
+    async def work(name):
+        for i in range(100_000):
+            await store.enqueue_rollout(i, config=retry)
+            claimed = await store.dequeue_rollout(name)
+            await store.add_many_spans([make_span(claimed) for _ in range(3)])
+            status = "succeeded" if i % 2 else "failed"
+            await store.update_attempt(
+                claimed.rollout_id, claimed.attempt.attempt_id, status=status
+            )
+            print(claimed.rollout_id, claimed.attempt.attempt_id, status, flush=True)
+
+    await asyncio.gather(*(work(f"w{n}") for n in range(4)))
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_process_leaves_whole_steps(store, url):
+    """After kill -9 of a writing process all that it was told is there, no rollout is lost between
+    queue and attempt, and what it was about to claim can be claimed at once.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().split() for _ in range(40)]
+    process.kill()
+    acknowledged += [line.split() for line in process.stdout.read().splitlines()]
+    process.stdout.close()
+    process.wait()
+    for rollout_id, attempt_id, status in (line for line in acknowledged if len(line) == 3):
+        attempts = {a.attempt_id: a for a in await store.query_attempts(rollout_id)}
+        assert attempts[attempt_id].status == status
+        assert len(await store.query_spans(rollout_id, attempt_id)) == 3
+    waiting = await store.query_rollouts(status_in=["queuing", "requeuing"])
+    claimed = []
+    while more := await store.dequeue_many_rollouts(limit=1000):
+        claimed += more
+    assert sorted(r.rollout_id for r in waiting) == sorted(c.rollout_id for c in claimed)
+
+
 async def _all_events(store):
     last = await store.last_event_seq()
     async for event in store.subscribe(since=0):
