@@ -1,48 +1,18 @@
-"""The contract's base class, its sentinel and its predicates."""
+"""The contract's base class."""
 
-import copy
 import inspect
-import pickle
 
 import pytest
 
-from agentlightning.store.base import (
-    UNSET,
-    LightningStore,
-    Unset,
-    is_finished,
-    is_queuing,
-    is_running,
-)
-from agentlightning.types import Rollout
+from agentlightning.store import base, vocabulary
+from agentlightning.store.base import LightningStore
 
 
-def test_unset_is_one_object():
-    """The sentinel stays itself through copies and pickles, and is false."""
-    assert Unset() is UNSET
-    assert pickle.loads(pickle.dumps(UNSET)) is UNSET
-    assert copy.deepcopy(UNSET) is UNSET
-    assert not UNSET
-    assert repr(UNSET) == "UNSET"
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        ("queuing", "q"),
-        ("requeuing", "q"),
-        ("preparing", "r"),
-        ("running", "r"),
-        ("succeeded", "f"),
-        ("failed", "f"),
-        ("cancelled", "f"),
-    ],
-)
-def test_predicates_part_the_statuses(status, expected):
-    """Each status is exactly one of queuing, running and finished."""
-    rollout = Rollout(rollout_id="r", input=None, start_time=0.0, status=status)
-    found = {"q": is_queuing(rollout), "r": is_running(rollout), "f": is_finished(rollout)}
-    assert [name for name, holds in found.items() if holds] == [expected]
+def test_words_are_where_they_were():
+    """The contract's words are importable from where 0.3.0 had them."""
+    for name in base.__all__:
+        if name != "LightningStore":
+            assert getattr(base, name) is getattr(vocabulary, name)
 
 
 async def test_everything_else_is_for_subclasses():

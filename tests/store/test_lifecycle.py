@@ -18,6 +18,7 @@ from agentlightning.store.lifecycle import (
     on_attempt_status,
     on_rollout_status,
     on_spans,
+    on_taken_away,
 )
 from agentlightning.types import Attempt, AttemptStatus, Rollout, RolloutConfig, RolloutStatus
 
@@ -26,7 +27,7 @@ ATTEMPT_STATUSES = get_args(AttemptStatus)
 ENDED = {"succeeded", "failed", "cancelled"}
 
 EVENTS = st.one_of(
-    st.tuples(st.just("begin")),
+    st.tuples(st.just("begin"), st.none() | st.floats(0.1, 30)),
     st.tuples(st.just("attempt"), st.integers(0, 3), st.sampled_from(ATTEMPT_STATUSES)),
     st.tuples(st.just("spans"), st.integers(0, 3)),
     st.tuples(st.just("rollout"), st.sampled_from(ROLLOUT_STATUSES)),
@@ -52,10 +53,11 @@ class World:
     def apply(self, event) -> None:
         kind, *rest = event
         if kind == "begin":
-            self._begin()
+            self._begin(*rest)
         elif kind == "rollout":
             try:
                 self._move(on_rollout_status(self.rollout, rest[0], now=self.now))
+                self._take_away()
             except InvalidTransitionError:
                 assert rest[0] not in ROLLOUT_TRANSITIONS[self.rollout.status]
         elif kind == "pass":
@@ -64,7 +66,7 @@ class World:
         elif self.attempts:
             self._attempt(kind, rest[0] % len(self.attempts), *rest[1:])
 
-    def _begin(self) -> None:
+    def _begin(self, lease_seconds=None) -> None:
         before = self.rollout.status
         try:
             outcome = begin_attempt(
@@ -73,6 +75,7 @@ class World:
                 sequence_id=len(self.attempts) + 1,
                 worker_id=None,
                 now=self.now,
+                lease_seconds=lease_seconds,
             )
         except InvalidTransitionError:
             assert before == "cancelled"
@@ -105,9 +108,22 @@ class World:
         self.attempts[index] = after
         self._move(outcome.rollout)
 
+    def _take_away(self) -> None:
+        if lifecycle.is_active(self.rollout) or not self.attempts:
+            return
+        live = self.attempts[-1]
+        if not lifecycle.is_ended(live):
+            ended = on_taken_away(self.rollout, live, now=self.now)
+            assert lifecycle.is_ended(ended)
+            assert ended.end_time == self.now
+            self.attempts[-1] = ended
+
     def _watch(self) -> None:
         if self.attempts and lifecycle.is_active(self.rollout):
-            status = expiry(self.rollout, self.attempts[-1], now=self.now)
+            live = self.attempts[-1]
+            status = expiry(self.rollout, live, now=self.now)
+            limit = deadline(self.rollout, live)
+            assert (status is None) == (limit is None or self.now <= limit)
             if status is not None:
                 self._attempt("attempt", len(self.attempts) - 1, status)
 
@@ -128,6 +144,8 @@ def test_random_events_never_leave_the_table(config, events):
     world = World(config)
     for event in events:
         world.apply(event)
+        if not lifecycle.is_active(world.rollout) and world.attempts:
+            assert lifecycle.is_ended(world.attempts[-1])
 
 
 @given(CONFIGS, st.lists(EVENTS, max_size=40))
@@ -207,3 +225,38 @@ def test_limits_count_from_the_attempt_and_its_last_sign():
     assert expiry(both, alive, now=15.1) is None
     assert expiry(both, alive, now=110.1) == "timeout"
     assert expiry(both, attempt("failed"), now=1e9) is None
+
+
+def leased(number=1, **fields) -> Attempt:
+    ids = {"rollout_id": "ro", "attempt_id": "at", "sequence_id": number}
+    return Attempt(**ids, start_time=100.0, lease_seconds=10.0, **fields)
+
+
+def test_lease_counts_from_the_last_sign_of_life():
+    """A lease runs from the start or the last heartbeat, and not while the store was closed."""
+    rollout = Rollout(rollout_id="ro", input=None, start_time=0.0, status="running")
+    assert deadline(rollout, leased()) == 110.0
+    assert deadline(rollout, leased(last_heartbeat_time=105.0)) == 115.0
+    assert deadline(rollout, leased(), reachable_since=200.0) == 210.0
+    assert expiry(rollout, leased(), now=110.0) is None
+    assert expiry(rollout, leased(), now=110.1) == "unresponsive"
+    assert expiry(rollout, leased(), now=205.0, reachable_since=200.0) is None
+    assert expiry(rollout, leased(status="succeeded"), now=999.0) is None
+    limited = rollout.model_copy(update={"config": RolloutConfig(timeout_seconds=5.0)})
+    assert expiry(limited, leased(), now=110.1) == "timeout"
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_lost_workers_are_replaced_so_often(max_attempts):
+    """A lost worker is replaced without a retry condition, but not for ever."""
+    config = RolloutConfig(max_attempts=max_attempts)
+    rollout = Rollout(rollout_id="ro", input=None, start_time=0.0, status="running", config=config)
+    most = max_attempts + lifecycle.LOST_WORKERS_ALLOWED
+    for number, expected in ((most - 1, "requeuing"), (most, "failed")):
+        outcome = on_attempt_status(
+            rollout, leased(number), "unresponsive", latest=True, now=120.0, worker_lost=True
+        )
+        assert outcome.rollout.status == expected
+        assert outcome.requeue == (expected == "requeuing")
+    outcome = on_attempt_status(rollout, leased(), "unresponsive", latest=True, now=120.0)
+    assert outcome.rollout.status == "failed"

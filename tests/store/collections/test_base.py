@@ -1,13 +1,15 @@
 """The seam: what a backend gets for free, and what it must provide."""
 
-import inspect
 from contextlib import asynccontextmanager
 
-import pytest
+import pytest_asyncio
 
-from agentlightning.errors import ConflictError
 from agentlightning.store import collection, collections
+from agentlightning.store.collection_based import CollectionBasedLightningStore
 from agentlightning.store.collections import base
+from agentlightning.store.collections.changes import Changes
+from agentlightning.store.collections.memory import InMemoryLightningCollections
+from tests.conformance.store_conformance import OldConformance
 
 
 async def test_execute_opens_a_block():
@@ -35,28 +37,41 @@ async def test_execute_opens_a_block():
     await backend.close()
 
 
-async def test_everything_else_is_for_backends():
-    """Operations that a backend lacks say so."""
-    for kind in (base.Collection, base.Queue, base.KeyValue, base.EventJournal):
-        for name, method in inspect.getmembers(kind, inspect.isfunction):
-            if name.startswith("_"):
-                continue
-            count = sum(
-                parameter.default is inspect.Parameter.empty
-                for parameter in inspect.signature(method).parameters.values()
-            )
-            with pytest.raises(NotImplementedError):
-                result = method(kind(), *[None] * (count - 1))
-                await result
-
-
 def test_old_import_path():
     """0.3.0's `store.collection` offers the same objects."""
     for name in collection.__all__:
         assert getattr(collection, name) is getattr(collections, name)
 
 
-def test_duplicate_error_is_what_it_was():
-    """A duplicate key is still a ValueError, as in 0.3.0, and a conflict."""
-    assert issubclass(collections.DuplicatedPrimaryKeyError, ValueError)
-    assert issubclass(collections.DuplicatedPrimaryKeyError, ConflictError)
+class Old(InMemoryLightningCollections):
+    """Memory that answers the store's questions by the seam's own means only."""
+
+
+for name in vars(base.LightningCollections):
+    if name.startswith(("find_", "apply", "_apply", "count_", "remove")):
+        setattr(Old, name, getattr(base.LightningCollections, name))
+
+
+class TestDefaults(OldConformance):
+    """The seam's defaults are enough for a whole store."""
+
+    @pytest_asyncio.fixture
+    async def store(self):
+        store = CollectionBasedLightningStore(Old())
+        yield store
+        await store.close()
+
+
+async def test_default_queue_keeps_places():
+    """Values are taken out of the middle of a queue, and the others keep their order."""
+    rows = Old()
+    await rows.rollout_queue.enqueue(["a", "b", "c", "d"])
+    await rows.apply(Changes(unqueued=["c", "a", "gone"], queued={"e": None}))
+    assert await rows.find_queued(9) == ["b", "d", "e"]
+    await rows.apply(Changes(unqueued=["b"]))
+    assert await rows.find_queued(1, 1) == ["e"]
+
+
+def test_nothing_is_watched_by_default():
+    """A backend that cannot tell of others' commits says None."""
+    assert Old().watch(print) is None
