@@ -65,7 +65,8 @@ class HttpConnection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent."""
-        return self._keeps and self._ended is None and self._answer is None
+        at_rest = self._answer is None and self._stream is None
+        return self._keeps and self._ended is None and at_rest
 
     async def request(self, data: bytes) -> Response:
         """Send a whole request and return its whole answer.
