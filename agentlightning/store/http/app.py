@@ -28,6 +28,7 @@ from agentlightning.store.http import (
     routes_spans,
     routes_upkeep,
 )
+from agentlightning.store.http.api_page import render_api
 from agentlightning.store.http.front import Front
 from agentlightning.store.http.guard import Guard
 from agentlightning.store.http.metering import Metering
@@ -66,7 +67,7 @@ _PAGE: Final = f"""<!doctype html>
 <title>{TITLE}</title>
 <h1>{TITLE}</h1>
 <p>This is the API of a store. Its routes are under <code>{API_PREFIX}</code> and are described in
-<a href="/openapi.json">/openapi.json</a>; it takes OpenTelemetry traces at
+<a href="/docs">/docs</a> and in <a href="/openapi.json">/openapi.json</a>; it takes OpenTelemetry traces at
 <code>{TRACES_PATH}</code>.
 """
 
@@ -192,6 +193,10 @@ def _make_fastapi(site: Site, routes: RouteTable) -> FastAPI:
             described.update(describe_api(OPERATIONS, title=TITLE, version=app.version))
         return described
 
+    async def docs(_: Request) -> HTMLResponse:
+        return HTMLResponse(render_api(openapi()))
+
+    app.router.routes.append(Route("/docs", docs))
     app.openapi = openapi
     return app
 

@@ -8,7 +8,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 
-from agentlightning.store.http.operation import API_PREFIX, Operation
+from agentlightning.store.http.operation import (
+    API_PREFIX,
+    IDEMPOTENCY_HEADER,
+    MAX_KEY_CHARACTERS,
+    Operation,
+)
 
 __all__ = ["describe_api"]
 
@@ -19,9 +24,21 @@ _ERROR_SCHEMA: Final = {
     "properties": {
         "detail": {"type": "string", "description": "What is wrong, and what to do."},
         "code": {"type": "string", "description": "Stable name of the error."},
+        "request_id": {"type": "string", "description": "Also in the X-Request-Id header."},
         "error_id": {"type": "string", "description": "Where to look in the server's log."},
     },
 }
+
+
+_WRITE_HEADERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": IDEMPOTENCY_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "The same for each repeat of one call, which then takes effect once.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS},
+    }
+]
 
 
 def describe_api(operations: Sequence[Operation], *, title: str, version: str) -> dict[str, Any]:
@@ -61,11 +78,12 @@ def _describe(operation: Operation, takes: Any, returns: Any) -> dict[str, Any]:
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in re.findall(r"{(\w+)}", operation.path)
-        ],
+        ]
+        + (_WRITE_HEADERS if operation.method != "GET" else []),
         "responses": {
             str(operation.status): {
                 "description": "Done",
-                "content": {"application/json": {"schema": returns}},
+                "content": {operation.content_type: {"schema": returns}},
             },
             "4XX": {"description": "Refused", "content": error},
             "5XX": {"description": "Failed", "content": error},
@@ -73,7 +91,9 @@ def _describe(operation: Operation, takes: Any, returns: Any) -> dict[str, Any]:
     }
     if operation.method == "GET" and operation.takes is not None:
         described["parameters"] += _query_parameters(operation.takes)
-    elif takes is not None:
+    if operation.query is not None:
+        described["parameters"] += _query_parameters(operation.query)
+    if operation.method != "GET" and takes is not None:
         described["requestBody"] = {"content": {"application/json": {"schema": takes}}}
     return described
 
@@ -82,6 +102,14 @@ def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     schema = model.model_json_schema()
     required = set(schema.get("required", ()))
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": field}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            # Objects travel as JSON text.
+            "schema": {"type": "string", "title": field.get("title"), "default": None}
+            if name == "metadata"
+            else field,
+        }
         for name, field in schema["properties"].items()
     ]

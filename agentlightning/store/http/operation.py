@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from agentlightning.errors import InvalidRequestError
 from agentlightning.store.http.errors import error_to_wire
 from agentlightning.store.http.exchange import (
+    JSON_TYPE,
     Exchange,
     Reply,
     Stream,
@@ -69,6 +70,8 @@ class Operation:
     query: type[BaseModel] | None = None
     """Model of the query of a route that takes a body too."""
     status: int = 200
+    content_type: str = JSON_TYPE
+    """Of the answer, for the API description."""
     refuse: Callable[[str, int, str], Reply] | None = None
     """Makes the answer to a request that failed, of its content type, the status and a sentence;
     None answers as all routes do."""

@@ -166,5 +166,6 @@ OPERATIONS: Final = (
         summary="Stream changes as server-sent events",
         takes=EventQuery,
         returns=StoreEvent,
+        content_type=EVENT_STREAM_TYPE,
     ),
 )

@@ -83,6 +83,8 @@ def _span_at(index: int, raw: Any) -> Span:
         return span_from_wire(raw)
     except ValidationError as error:
         raise UnprocessableError(f"span {index}: {describe_validation(error)}") from error
+    except UnprocessableError as error:
+        raise UnprocessableError(f"span {index}: {error}") from error
 
 
 async def list_spans(exchange: Exchange) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ from agentlightning.store.http.operation import Endpoint
 __all__ = ["RouteTable"]
 
 MAX_PARAMETER_CHARACTERS: Final = 512
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NONE: Final[Mapping[str, str]] = {}
 
 
@@ -100,9 +102,9 @@ def _parameter(quoted: str) -> str:
         text = unquote(quoted, errors="strict")
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{quoted[:100]!r} in the path is not UTF-8.") from error
-    if len(text) > MAX_PARAMETER_CHARACTERS or not text.isprintable():
+    if len(text) > MAX_PARAMETER_CHARACTERS or _CONTROL.search(text):
         raise InvalidRequestError(
-            f"{text[:100]!r} cannot be an id: use up to {MAX_PARAMETER_CHARACTERS} printable "
-            "characters."
+            f"{text[:100]!r} cannot be an id: use up to {MAX_PARAMETER_CHARACTERS} characters, "
+            "and no control characters."
         )
     return text

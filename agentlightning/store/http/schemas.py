@@ -4,12 +4,19 @@ What has the wrong shape is answered 422; what has the right shape and an imposs
 page size, a sort field) is answered 400, as 0.3.0 did.
 """
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+)
 
 from agentlightning.errors import InvalidRequestError
-from agentlightning.store.http.wire import MAX_INTEGER
+from agentlightning.store.http.wire import MAX_INTEGER, decode
 from agentlightning.types import (
     Attempt,
     AttemptStatus,
@@ -47,10 +54,23 @@ __all__ = [
     "reject_nulls",
 ]
 
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Identifier = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+"""Any text without control characters, which logs and databases do not take well."""
+Fragment = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
+"""Text that an id or a name may hold."""
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 """Longest silence of a worker in seconds."""
+
+
+_identifier: Final = TypeAdapter[str](Identifier)
+
+
+def _from_json(value: Any) -> Any:
+    """Return what a query string spells as JSON text."""
+    return decode(value.encode()) if isinstance(value, str) else value
 
 
 def _sortable(model: type[BaseModel], *unsortable: str) -> frozenset[str]:
@@ -108,10 +128,10 @@ class RolloutSearch(FilteredSearch):
     sortable = _sortable(Rollout, "input", "config", "metadata")
 
     status_in: list[RolloutStatus] | None = None
-    rollout_id_in: list[str] | None = None
-    rollout_id_contains: str | None = None
+    rollout_id_in: list[Fragment] | None = None
+    rollout_id_contains: Fragment | None = None
     mode_in: list[RolloutMode] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, Any], BeforeValidator(_from_json)] | None = None
     """Pairs that a rollout's metadata must hold; in a query string as JSON text."""
 
 
@@ -131,15 +151,15 @@ class SpanSearch(FilteredSearch):
     )
 
     rollout_id: Identifier
-    attempt_id: str | None = None
-    trace_id: str | None = None
-    trace_id_contains: str | None = None
-    span_id: str | None = None
-    span_id_contains: str | None = None
-    parent_id: str | None = None
-    parent_id_contains: str | None = None
-    name: str | None = None
-    name_contains: str | None = None
+    attempt_id: Fragment | None = None
+    trace_id: Fragment | None = None
+    trace_id_contains: Fragment | None = None
+    span_id: Fragment | None = None
+    span_id_contains: Fragment | None = None
+    parent_id: Fragment | None = None
+    parent_id_contains: Fragment | None = None
+    name: Fragment | None = None
+    name_contains: Fragment | None = None
     sort_by: str | None = "sequence_id"
 
 
@@ -149,7 +169,7 @@ class WorkerSearch(FilteredSearch):
     sortable = _sortable(Worker, "heartbeat_stats")
 
     status_in: list[WorkerStatus] | None = None
-    worker_id_contains: str | None = None
+    worker_id_contains: Fragment | None = None
 
 
 class ResourceSearch(Search):
@@ -157,8 +177,8 @@ class ResourceSearch(Search):
 
     sortable = _sortable(ResourcesUpdate, "resources")
 
-    resources_id: str | None = None
-    resources_id_contains: str | None = None
+    resources_id: Fragment | None = None
+    resources_id_contains: Fragment | None = None
 
 
 class Request(BaseModel):
@@ -173,6 +193,14 @@ class EnqueueRequest(BaseModel):
     """Rollouts to put into the queue, in order."""
 
     rollouts: list[EnqueueRolloutRequest]
+
+    @field_validator("rollouts")
+    @classmethod
+    def _usable_ids(cls, rollouts: list[EnqueueRolloutRequest]) -> list[EnqueueRolloutRequest]:
+        for request in rollouts:
+            if request.rollout_id is not None:
+                _identifier.validate_python(request.rollout_id)
+        return rollouts
 
 
 class DequeueRequest(Request):
@@ -192,7 +220,7 @@ class StartRequest(Request):
 
     input: TaskInput
     mode: RolloutMode | None = None
-    resources_id: str | None = None
+    resources_id: Fragment | None = None
     config: RolloutConfig | None = None
     metadata: dict[str, Any] | None = None
     worker_id: Identifier | None = None
@@ -206,7 +234,7 @@ class RolloutUpdate(BaseModel):
 
     input: TaskInput = None
     mode: RolloutMode | None = None
-    resources_id: str | None = None
+    resources_id: Fragment | None = None
     status: RolloutStatus | None = None
     config: RolloutConfig | None = None
     metadata: dict[str, Any] | None = None
@@ -268,7 +296,7 @@ class SequenceIdsRequest(BaseModel):
 class WaitRequest(BaseModel):
     """Rollouts to wait for."""
 
-    rollout_ids: list[str]
+    rollout_ids: list[Fragment]
     timeout: Seconds | None = None
     """Seconds, bounded by the server; None waits as long as the server allows."""
 

@@ -27,7 +27,8 @@ def test_every_route_is_described():
     names = {parameter["name"] for parameter in listing["parameters"]}
     assert {"status_in", "limit", "offset", "sort_by", "filter_logic"} <= names
     update = described["paths"]["/v1/agl/rollouts/{rollout_id}/attempts/{attempt_id}"]["post"]
-    assert [p["name"] for p in update["parameters"]] == ["rollout_id", "attempt_id"]
+    names = [p["name"] for p in update["parameters"]]
+    assert names == ["rollout_id", "attempt_id", "idempotency-key"]
 
 
 def test_every_reference_leads_somewhere():
