@@ -9,9 +9,9 @@ from agentlightning.store.base import LightningStore
 
 __all__ = ["open_store"]
 
-_PLANNED: Final = frozenset({"postgresql", "postgres"})
 _FORMS: Final = (
-    "memory://, sqlite:///file.db, redis://host:6379/0, mongodb://host/database or http://host:4747"
+    "memory://, sqlite:///file.db, postgresql://user:password@host/database, "
+    "redis://host:6379/0, mongodb://host/database or http://host:4747"
 )
 
 
@@ -20,6 +20,7 @@ def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> Li
 
     Args:
         url: `memory://`, `sqlite:///relative/file.db`, `sqlite:////absolute/file.db`,
+            `postgresql://user:password@host/database` (also `postgres`),
             `redis://host:6379/0` (also `rediss`, `valkey`, `unix:///socket`),
             `mongodb://host/database?partition=name` (also `mongodb+srv`), or the `http://` or
             `https://` address of a running store server.
@@ -45,6 +46,10 @@ def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> Li
         from agentlightning.store.redis import RedisLightningStore
 
         return RedisLightningStore(url, tracker=tracker)
+    if scheme in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        from agentlightning.store.postgres import PostgresLightningStore
+
+        return PostgresLightningStore(url, tracker=tracker)
     if scheme in {"mongodb", "mongodb+srv"}:
         from agentlightning.store.mongo import MongoLightningStore
 
@@ -53,8 +58,4 @@ def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> Li
         from agentlightning.store.client_server import LightningStoreClient
 
         return LightningStoreClient(url, token=token)
-    if scheme.partition("+")[0] in _PLANNED:
-        raise ConfigurationError(
-            f"{scheme} stores are not available in this version; use {_FORMS}."
-        )
     raise ConfigurationError(f"{url!r} names no kind of store; use {_FORMS}.")

@@ -174,6 +174,8 @@ class SqlJournal(EventJournal):
         "n",
         "body",
     )
+    _stored = Statement(select(_c.body).where(_c.seq == bindparam("seq")), "seq")
+    _await = Statement(select(totals.c.value).where(totals.c.name == EVENTS).with_for_update())
     _prune = Statement(delete(events).where(_c.seq <= bindparam("upto")), "upto")
 
     def __init__(self, run: Runner) -> None:
@@ -185,13 +187,24 @@ class SqlJournal(EventJournal):
         return first(executor, cls._number) or 0
 
     @classmethod
-    def add(cls, executor: Executor, new: Sequence[StoreEvent], before: int) -> None:
+    def stored(cls, executor: Executor, last: int) -> str | None:
+        """Return the events of the step whose last one has this number, as they are stored,
+        once nobody is about to store any.
+        """
+        executor.rows(cls._await)
+        return first(executor, cls._stored, (last,))
+
+    @classmethod
+    def add(cls, executor: Executor, new: Sequence[StoreEvent], before: int) -> tuple[int, str]:
         """Number events and keep them; they have been counted.
 
         Args:
             executor: The transaction.
             new: The events.
             before: The number of the last event that is older.
+
+        Returns:
+            The last one's number, and what was stored.
         """
         last = before + len(new)
         for seq, event in enumerate(new, before + 1):
@@ -200,6 +213,7 @@ class SqlJournal(EventJournal):
         executor.change(cls._insert, (last, len(new), body))
         if last // _PRUNE_EVERY != before // _PRUNE_EVERY:
             executor.change(cls._prune, (last - KEPT_EVENTS,))
+        return last, body
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
         def work(executor: Executor) -> None:

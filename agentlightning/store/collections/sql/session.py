@@ -150,6 +150,11 @@ class SqlSession(SqlRows):
             self.wrote = self.announced = True
         return work(self.executor)
 
+    @property
+    def marker(self) -> tuple[int, str] | None:
+        """The last events that were written, by which a commit can be told later."""
+        return self._writer.marker
+
     def forget(self) -> None:
         """Drop what is known: the transaction is gone, or others wrote."""
         self.cache.clear()
@@ -292,6 +297,9 @@ class SqlSession(SqlRows):
         return known
 
     async def find_reply(self, key: str) -> Reply | None:
+        if self._writes:
+            # A repeat that comes at the same time waits for the call that it repeats.
+            self.executor.lock(f"reply/{key}")
         rows = self.executor.rows(_REPLY, (key,))
         return Reply(key, rows[0][0], from_text(rows[0][1])) if rows else None
 

@@ -63,6 +63,8 @@ class StepWriter:
         self._cache = cache
         self._sink = sink
         self._replies_pruned = 0.0
+        self.marker: tuple[int, str] | None = None
+        """What the last events that were written look like in the database, and their number."""
 
     def write(self, changes: Changes) -> None:
         """Write everything.
@@ -196,7 +198,7 @@ class StepWriter:
         before = cache.last_seq
         if before is None:
             before = SqlJournal.last(self._executor) - len(changes.events)
-        SqlJournal.add(self._executor, changes.events, before)
+        self.marker = SqlJournal.add(self._executor, changes.events, before)
         cache.last_seq = before + len(changes.events)
 
     def _keep(self, reply: Reply) -> None:

@@ -1,0 +1,83 @@
+"""Hearing of what others committed to a PostgreSQL database, at once: LISTEN and NOTIFY.
+
+A trigger on the events' table tells on a channel who wrote, when the transaction commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from agentlightning.store.collections.sql.statement import Executor
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+
+_FUNCTION: Final = """
+CREATE OR REPLACE FUNCTION agentlightning_tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_notify('agentlightning_' || TG_TABLE_SCHEMA, current_setting('application_name'));
+  RETURN NULL;
+END $$
+"""
+_TRIGGER: Final = """
+CREATE OR REPLACE TRIGGER agentlightning_tell AFTER INSERT ON events
+FOR EACH STATEMENT EXECUTE FUNCTION agentlightning_tell()
+"""
+
+
+def tell_of_events(executor: Executor) -> None:
+    """Make the database tell of new events."""
+    executor.run(_FUNCTION)
+    executor.run(_TRIGGER)
+
+
+class _Setting:
+    """Sets an event, whatever it is called with."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def __call__(self, *_: Any) -> None:
+        self._event.set()
+
+
+async def listen(
+    connect: Callable[[], Any], name: str, schema: str, notify: Callable[[], None]
+) -> None:
+    """Call `notify` when another than `name` has committed events, until cancelled.
+
+    Args:
+        connect: Returns an awaitable asyncpg connection.
+        name: The application name of one's own connections.
+        schema: The schema of the tables.
+        notify: Called from the event loop; also after a gap in which something may have been
+            missed.
+    """
+
+    def hear(_: Any, __: int, ___: str, payload: str) -> None:
+        if payload != name:
+            notify()
+
+    pause = _FIRST_PAUSE
+    while True:
+        connection: Any = None
+        try:
+            connection = await connect()
+            lost = asyncio.Event()
+            connection.add_termination_listener(_Setting(lost))
+            await connection.add_listener(f"agentlightning_{schema}", hear)
+            notify()
+            pause = _FIRST_PAUSE
+            await lost.wait()
+        except Exception:
+            logger.info("no connection to hear of changes, trying again", exc_info=True)
+        finally:
+            if connection is not None:
+                connection.terminate()
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
