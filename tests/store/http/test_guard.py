@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from agentlightning.errors import UnauthorizedError
+from agentlightning.errors import ConflictError, UnauthorizedError
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 from agentlightning.store.http.guard import tokens_match
 from agentlightning.store.memory import InMemoryLightningStore
@@ -90,3 +90,41 @@ def test_allowed_pages_may(locked: LightningStoreServer):
     assert preflight.headers["access-control-allow-origin"] == "https://board.example"
     assert preflight.headers["access-control-allow-credentials"] == "true"
     assert httpx.get(url, headers=origin).status_code == 401
+
+
+def test_public_names_of_a_local_server_are_refused(
+    server: LightningStoreServer, locked: LightningStoreServer
+):
+    """A page whose name was made to resolve to this machine gets nothing; other names do."""
+    url = server.endpoint + "/v1/agl/statistics"
+    for host in ("evil.example", "evil.example:4747", "127.0.0.1.evil.example"):
+        answer = httpx.get(url, headers={"host": host})
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden_host")
+    for host in ("localhost:1", "127.0.0.1", "[::1]:80", "store", "a.localhost", "10.0.0.7:80", ""):
+        assert httpx.get(url, headers={"host": host}).status_code == 200
+    # With a token such a page cannot do anything, and the name may be that of a proxy.
+    elsewhere = {"host": "store.example", "authorization": b"Bearer " + TOKEN.encode()}
+    assert httpx.get(locked.endpoint + "/v1/agl/statistics", headers=elsewhere).status_code == 200
+
+
+async def test_clients_of_another_run_are_refused():
+    """A server of one run tells clients of another that they are wrong here."""
+    store = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(store, port=0, run_id="run-1")
+    await server.start()
+    try:
+        for run_id in ("run-1", None):
+            client = LightningStoreClient(server.endpoint, run_id=run_id)
+            assert (await client.enqueue_rollout(1)).input == 1
+            await client.close()
+        stray = LightningStoreClient(server.endpoint, run_id="run-2")
+        with pytest.raises(ConflictError, match="'run-1', not to 'run-2'"):
+            await stray.enqueue_rollout(1)
+        await stray.close()
+        answer = httpx.get(
+            server.endpoint + "/v1/agl/statistics", headers={"x-agl-run-id": "run-2"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (409, "wrong_run")
+    finally:
+        await server.stop()
+        await store.close()

@@ -152,3 +152,19 @@ async def test_clients_outlive_a_restart_of_the_server():
         await client.close()
         await server.stop()
         await store.close()
+
+
+async def test_a_stream_that_breaks_before_its_first_event_misses_nothing(
+    server: LightningStoreServer,
+):
+    """A subscriber knows where it began, and goes on from there after its connection broke."""
+    async with lossy_network(server) as (proxy, client):
+        following = client.subscribe(kinds=["rollout_created"])
+        coming = asyncio.create_task(anext(following))
+        await asyncio.sleep(0.2)
+        proxy.losses = 1
+        missed = await server.start_rollout("while nobody listened")
+        event = await asyncio.wait_for(coming, 10)
+        assert proxy.lost == 1
+        assert event.rollout_id == missed.rollout_id
+        await following.aclose()
