@@ -8,7 +8,6 @@ import sys
 import pytest
 import pytest_asyncio
 from pymongo import MongoClient
-from secantus import SecantusDBServer
 
 from agentlightning.errors import (
     ConfigurationError,
@@ -18,6 +17,7 @@ from agentlightning.errors import (
     StoreUnavailableError,
 )
 from agentlightning.store import events
+from agentlightning.store.collection_based import frame
 from agentlightning.store.collections.mongo import lock, sessions
 from agentlightning.store.mongo import MongoLightningStore
 from agentlightning.store.url import open_store
@@ -162,7 +162,8 @@ async def test_two_stores_number_the_spans_of_one_rollout(own_uri):
 
 async def test_waiting_calls_are_woken_by_other_stores(own_uri, monkeypatch):
     """Who waits for work, for an end or for an event learns of it from another store at once."""
-    monkeypatch.setattr(events, "RECHECK_SECONDS", 1000.0)
+    for module in (events, frame):
+        monkeypatch.setattr(module, "RECHECK_SECONDS", 1000.0)
     one, other = (MongoLightningStore(mongo_uri=own_uri, partition_id="p") for _ in range(2))
     async with asyncio.timeout(60):
         work = asyncio.create_task(one.dequeue_rollout(wait_seconds=1000))
@@ -256,7 +257,7 @@ async def test_cancelled_claims_lose_no_rollout(store):
 
 async def test_server_that_comes_back_is_used_again(tmp_path):
     """While the server is away calls fail as retryable, and afterwards they succeed."""
-    with mongo_server(tmp_path, "replica set") as uri:
+    with mongo_server(tmp_path, "replica set", "--sync-on-commit") as uri:
         store = MongoLightningStore(
             mongo_uri=uri, partition_id="p", mongo_client_kwargs={"serverSelectionTimeoutMS": 300}
         )
@@ -266,7 +267,7 @@ async def test_server_that_comes_back_is_used_again(tmp_path):
             await call
         assert caught.value.retryable
     port = int(uri.rsplit(":", 1)[1].rstrip("/"))
-    with SecantusDBServer(storage_path=str(tmp_path), port=port, replica_set_name="rs0"):
+    with mongo_server(tmp_path, "replica set", port=port):
         await store.enqueue_rollout(3)
         assert [r.input for r in await store.query_rollouts()] == [1, 3]
         await store.close()
@@ -307,8 +308,8 @@ async def test_impossible_addresses_are_refused(uri):
 
 async def test_refused_credentials_say_so(tmp_path):
     """A server that wants a user it does not get is a configuration error, not a retryable one."""
-    with SecantusDBServer(storage_path=str(tmp_path), require_auth=True) as server:
-        store = MongoLightningStore(mongo_uri=server.uri)
+    with mongo_server(tmp_path, "replica set", "--auth") as uri:
+        store = MongoLightningStore(mongo_uri=uri)
         with pytest.raises(ConfigurationError, match="credentials"):
             await store.enqueue_rollout(1)
         await store.close()

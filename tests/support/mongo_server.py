@@ -1,41 +1,56 @@
-"""SecantusDB as a stand-in for MongoDB: the same protocol, in this process, on a free port.
+"""SecantusDB as a stand-in for MongoDB: the same protocol, in a process of its own.
 
-With a replica set's name it has transactions and change streams; without, it refuses both, as a
-single MongoDB server does.
+As a "replica set" it has transactions and change streams; as a "single server" it refuses both,
+as MongoDB does.
 """
 
-import socket
-import threading
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from secantus import SecantusDBServer
 
-MODES = {"replica set": "rs0", "single server": None}
+MODES = ("replica set", "single server")
 
 
 @contextmanager
-def mongo_server(folder: Path, mode: str) -> Generator[str]:
-    """Run a server and yield its address."""
-    server = SecantusDBServer(storage_path=str(folder), replica_set_name=MODES[mode])
-    with server:
-        yield server.uri
-        # It waits two seconds for a thread that only another connection wakes.
-        knock = threading.Timer(0.05, _knock, (server.host, server.port))
-        knock.start()
-    knock.join()
+def mongo_server(folder: Path, mode: str, *options: str, port: int = 0) -> Generator[str]:
+    """Run a server and yield its address; it ends as in a crash.
 
-
-def _knock(host: str, port: int) -> None:
+    Args:
+        folder: Its data; another server may go on with it later.
+        mode: One of `MODES`.
+        options: Further command line options.
+        port: 0 finds a free one.
+    """
+    log = folder / f"server-{time.monotonic_ns()}.log"
+    command = [sys.executable, "-m", "secantus", "--storage-path", str(folder / "data")]
+    command += ["--log-level", "INFO", "--port", str(port), *options]
+    if mode == "single server":
+        command.append("--standalone")
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return
+        yield _address(process, log)
+    finally:
+        process.kill()
+        process.wait()
 
 
-@pytest.fixture(scope="module", params=list(MODES))
+def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    while process.poll() is None:
+        found = re.search(r"listening on (\S+:\d+)", log.read_text())
+        if found:
+            return f"mongodb://{found[1]}/"
+        time.sleep(0.01)
+    raise RuntimeError(f"SecantusDB did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="module", params=MODES)
 def mongo_uri(request, tmp_path_factory):
     """Give the address of a server in each mode, one for all tests of a module."""
     with mongo_server(tmp_path_factory.mktemp("mongo"), request.param) as uri:

@@ -49,6 +49,7 @@ R = TypeVar("R")
 SELECTION_MILLISECONDS: Final = 5_000
 """How long a call looks for a server, unless the address or the options say otherwise."""
 _SOCKET_MILLISECONDS: Final = 60_000
+_PATIENCE_SECONDS: Final = 1.0
 _REFUSED: Final = frozenset({13, 18, 8000})
 """The server's codes for credentials that it does not take."""
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
@@ -121,6 +122,9 @@ def _options(uri: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
         "serverSelectionTimeoutMS": SELECTION_MILLISECONDS,
         "socketTimeoutMS": _SOCKET_MILLISECONDS,
         "appname": "agentlightning",
+        # One connection for watching each server instead of three; a call that fails looks anew
+        # at once. The driver also leaks a socket when it is closed while it opens the others.
+        "serverMonitoringMode": "poll",
     }
     said = uri.partition("?")[2].lower()
     chosen = {name.lower() for name in given or {}}
@@ -164,6 +168,24 @@ def _abandon(io: IoLoop, held: _Client) -> None:
         held.opened = None
 
 
+async def _patiently(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """Do work that is cancelled only if it does not end soon by itself: the driver, cancelled while
+    it opens a connection, forgets to close the socket.
+    """
+    task = asyncio.get_running_loop().create_task(work())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
+        finally:
+            task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise
+        return task.result()
+
+
 class Connection:
     """One partition of one database.
 
@@ -202,7 +224,9 @@ class Connection:
             with driver_errors():
                 return await work(await self.opened())
 
-        return await self.io.run(connected)
+        if self.io.owns_current_thread():
+            return await connected()
+        return await self.io.run(lambda: _patiently(connected))
 
     async def opened(self) -> Opened:
         """Return the connection, made at the first call; only on the loop."""

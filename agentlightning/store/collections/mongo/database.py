@@ -19,7 +19,7 @@ from agentlightning.store.collections.base import (
 from agentlightning.store.collections.changes import Changes, Reply
 from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.store.collections.mongo.block import Block
-from agentlightning.store.collections.mongo.connection import Connection
+from agentlightning.store.collections.mongo.connection import Connection, Opened
 from agentlightning.store.collections.mongo.document import reply_document, reply_of
 from agentlightning.store.collections.mongo.layout import (
     ATTEMPTS,
@@ -125,7 +125,7 @@ class MongoLightningCollections(LightningCollections):
         labels: Sequence[AtomicLabels] | None = None,
         **kwargs: Any,
     ) -> R:
-        async def read() -> R:
+        async def read(_: Opened) -> R:
             return await callback(self)
 
         if self._block is not None:
@@ -135,7 +135,7 @@ class MongoLightningCollections(LightningCollections):
         if snapshot:
             async with self.atomic("r", snapshot=True) as rows:
                 return await callback(rows)
-        return await self._connection.io.run(read)
+        return await self._connection.run(read)
 
     @asynccontextmanager
     async def atomic(

@@ -131,7 +131,7 @@ class Hold:
         self._opened = opened
         self._state = state
         self._end = monotonic() + LEASE_SECONDS / 2
-        self._noted = False
+        self._note: Document = {}
         self._owned: Document = {
             "_id": opened.partition,
             "holder": state["holder"],
@@ -143,19 +143,12 @@ class Hold:
         """Return the last `seq` and the last order given."""
         return self._state["seq"], self._state["o"]
 
-    async def _update(self, change: dict[str, Any]) -> None:
-        result = await self._opened.database[PARTITIONS].update_one(self._owned, change)
-        if not result.matched_count:
-            raise StaleReadError
-
     async def finish_others(self) -> None:
         """Do what a writer that died had begun."""
         note = self._state.pop("note", None)
         if note is not None:
-            self._noted = True
-            writes = [Write(**each) for each in bson.decode(note)["writes"]]
-            await write_again(self._opened, writes, self._end)
-            self._noted = False
+            self._note = bson.decode(note)
+            await self._do_noted([Write(**each) for each in self._note["writes"]])
 
     async def write(self, writes: Sequence[Write], seq: int, order: int) -> None:
         """Do all of the writes, or leave a note by which somebody will.
@@ -163,32 +156,45 @@ class Hold:
         Raises:
             StaleReadError: The lock was lost; nothing was written.
         """
-        note = self._encode(writes)
+        note = _note(writes, seq, order)
         if len(note) > _NOTE_BYTES:
             # Spans do no harm by being there before their rollout's counters know of them.
             spans = [write for write in writes if write.collection == SPANS.name]
             await write_again(self._opened, spans, self._end)
             writes = [write for write in writes if write.collection != SPANS.name]
-            note = self._encode(writes)
-        await self._update({"$set": {"note": note, "seq": seq, "o": order}})
-        self._noted = True
-        await write_again(self._opened, writes, self._end)
-        self._noted = False
+            note = _note(writes, seq, order)
+        result = await self._opened.database[PARTITIONS].update_one(
+            self._owned, {"$set": {"note": note}}
+        )
+        if not result.matched_count:
+            raise StaleReadError
+        self._note = {"seq": seq, "o": order}
+        await self._do_noted(writes)
 
-    def _encode(self, writes: Sequence[Write]) -> bytes:
-        listed = [
-            {"collection": w.collection, "kind": w.kind, "where": w.where, "body": w.body}
-            for w in writes
-        ]
-        return bson.encode({"writes": listed})
+    async def _do_noted(self, writes: Sequence[Write]) -> None:
+        await write_again(self._opened, writes, self._end)
+        # Nobody is told of events before all of them are there.
+        done = {name: self._note[name] for name in ("seq", "o")}
+        await self._opened.database[PARTITIONS].update_one(
+            self._owned, {"$max": done, "$unset": {"note": ""}}
+        )
+        self._state.update(done)
+        self._note = {}
 
     async def release(self) -> None:
         """Give the lock back; a note stays for the next writer if its work was not finished."""
-        change: Document = {"$set": {"holder": None}}
-        if not self._noted:
-            change["$unset"] = {"note": ""}
         try:
-            await self._opened.database[PARTITIONS].update_one(self._owned, change)
+            await self._opened.database[PARTITIONS].update_one(
+                self._owned, {"$set": {"holder": None}}
+            )
         except PyMongoError:
             # The lock stays ours, and is taken from us if we do not come back.
             logger.warning("partition lock not released", exc_info=True)
+
+
+def _note(writes: Sequence[Write], seq: int, order: int) -> bytes:
+    listed = [
+        {"collection": w.collection, "kind": w.kind, "where": w.where, "body": w.body}
+        for w in writes
+    ]
+    return bson.encode({"writes": listed, "seq": seq, "o": order})

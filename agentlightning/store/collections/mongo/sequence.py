@@ -203,13 +203,17 @@ class MongoJournal(EventJournal):
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
         async def work(block: Block) -> None:
-            first = await block.advance("seq", len(events))
+            # Without a transaction, events must be there before their numbers are given out.
+            locked = block.session is None
+            first = await _last(block) + 1 if locked else await block.advance("seq", len(events))
             for place, event in enumerate(events):
                 event.seq = first + place
             await block.collection(EVENTS).insert_many(
                 [event_document(block.opened.partition, self._writer, event) for event in events],
                 session=block.session,
             )
+            if locked:
+                await block.advance("seq", len(events))
             await prune(block, events[-1].seq, len(events))
 
         if events:
@@ -217,8 +221,12 @@ class MongoJournal(EventJournal):
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
         async def work(block: Block) -> list[StoreEvent]:
+            wanted = {"$gt": after}
+            if not block.opened.has_transactions:
+                # What is being written at this moment is not there as a whole yet.
+                wanted["$lte"] = await _last(block)
             cursor = block.collection(EVENTS).find(
-                block.mine(seq={"$gt": after}),
+                block.mine(seq=wanted),
                 {"_id": 0, "payload": 1},
                 sort=[("seq", 1)],
                 limit=limit,
@@ -236,10 +244,11 @@ class MongoJournal(EventJournal):
         return await self._run(work, write=False)
 
     async def last_seq(self) -> int:
-        async def work(block: Block) -> int:
-            kept = await block.collection(PARTITIONS).find_one(
-                {"_id": block.opened.partition}, {"seq": 1}, session=block.session
-            )
-            return 0 if kept is None else kept["seq"]
+        return await self._run(_last, write=False)
 
-        return await self._run(work, write=False)
+
+async def _last(block: Block) -> int:
+    kept = await block.collection(PARTITIONS).find_one(
+        {"_id": block.opened.partition}, {"seq": 1}, session=block.session
+    )
+    return 0 if kept is None else kept["seq"]
