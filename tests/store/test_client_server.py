@@ -1,4 +1,4 @@
-"""The store conformance suite through HTTP, over memory and over SQLite."""
+"""The store conformance suite through HTTP, over memory, SQLite and PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,8 +10,10 @@ import pytest
 from agentlightning.store.base import LightningStore
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.store.postgres import PostgresLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
 from tests.conformance.store_conformance import StoreConformance
+from tests.support.postgres import PostgresProcess
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,13 @@ def host() -> Iterator[LightningStoreServer]:
     asyncio.run(server.start())
     yield server
     asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresProcess]:
+    process = PostgresProcess()
+    yield process
+    process.close()
 
 
 @asynccontextmanager
@@ -52,6 +61,16 @@ class TestHttpOverSQLite(StoreConformance):
     ) -> AsyncIterator[LightningStore]:
         sqlite = SQLiteLightningStore(str(tmp_path / "a.db"), scan_debounce_seconds=0)
         async with served(host, sqlite) as client:
+            yield client
+
+
+class TestHttpOverPostgres(StoreConformance):
+    @pytest.fixture
+    async def store(
+        self, host: LightningStoreServer, postgres: PostgresProcess
+    ) -> AsyncIterator[LightningStore]:
+        stored = PostgresLightningStore(postgres.new_store(), scan_debounce_seconds=0)
+        async with served(host, stored) as client:
             yield client
 
 

@@ -14,9 +14,11 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.store.mongo import MongoLightningStore
+from agentlightning.store.postgres import PostgresLightningStore
 from agentlightning.store.redis import RedisLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
 from tests.support.mongo_server import mongo_uri
+from tests.support.postgres import PostgresProcess
 from tests.support.redis_server import RedisProcess
 from tests.support.store_harness import NEVER, Opener, plain
 from tests.support.store_model import Record
@@ -192,6 +194,13 @@ def redis_server():
     process.close()
 
 
+@pytest.fixture(scope="module")
+def postgres():
+    process = PostgresProcess()
+    yield process
+    process.close()
+
+
 @contextmanager
 def in_memory():
     yield InMemoryLightningStore(scan_debounce_seconds=NEVER)
@@ -214,6 +223,16 @@ class TestStoreDoesWhatTheModelDoes:
             yield SQLiteLightningStore(path, scan_debounce_seconds=NEVER)
 
         check(opener, 25)
+
+    def test_postgres(self, postgres):
+        """The store in PostgreSQL."""
+
+        @contextmanager
+        def opener():
+            url = postgres.new_store()
+            yield PostgresLightningStore(url, pool_size=2, scan_debounce_seconds=NEVER)
+
+        check(opener, 8)
 
     def test_redis(self, redis_server):
         """The store in Redis."""
