@@ -91,6 +91,9 @@ class SqlRows(LightningCollections):
     async def count_by_status(self) -> dict[str, int]:
         return await self._runner(upkeep.count_by_status, write=False)
 
+    async def find_storage_bytes(self) -> int | None:
+        return await self._runner(upkeep.storage_bytes, write=False)
+
     async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
         return await self._runner(
             lambda executor: upkeep.span_bytes(executor, rollout_ids), write=False

@@ -8,7 +8,8 @@ from typing import Any, Final, cast
 from sqlalchemy import Integer, bindparam, delete, func, insert, select
 
 from agentlightning.errors import ConflictError
-from agentlightning.store.collections.kinds import EventJournal, KeyValue, Queue
+from agentlightning.store.collections.kinds import EventJournal, KeyValue, Queue, offset_after
+from agentlightning.store.collections.sql import upkeep
 from agentlightning.store.collections.sql.schema import (
     events,
     rollout_queue,
@@ -74,6 +75,12 @@ class SqlQueue(Queue[str]):
         return await self._run(
             lambda executor: [value for _, value in executor.rows(self._front, (count,))],
             write=False,
+        )
+
+    async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, str]]:
+        start = offset_after(after)
+        return await self._run(
+            lambda executor: upkeep.scan_queue(executor, start, limit), write=False
         )
 
     async def size(self) -> int:

@@ -36,6 +36,7 @@ from agentlightning.store.collections.sql.sqlite_engine import (
     Step,
 )
 from agentlightning.store.collections.sql.sqlite_log import LogKeeper
+from agentlightning.store.collections.sql.sqlite_signal import Listener, Teller, folder_of
 from agentlightning.store.collections.sql.statement import Executor
 
 R = TypeVar("R")
@@ -91,6 +92,9 @@ class _Threads:
         self.log = LogKeeper(path, lambda: self.engine.lock)
         self.engine = SqliteEngine(path, synchronous, self.log.grown)
         self.writer: JobThread[Step] = JobThread(self.engine.serve, "agentlightning-writer")
+        self.teller = Teller(folder_of(path))
+        self.engine.on_events = self.teller.tell
+        self.listeners: list[Listener] = []
         self._reader = _Reader(path)
         self.reader: JobThread[Step] = JobThread(self._reader.serve, "agentlightning-reader")
         self._process = os.getpid()
@@ -100,11 +104,14 @@ class _Threads:
         if os.getpid() != self._process:
             # A connection that came through a fork must not be touched.
             return
+        for listener in list(self.listeners):
+            listener.stop()
         self.writer.close()
         self.reader.close()
         self.log.close()
         self._reader.close()
         self.engine.close()
+        self.teller.close()
 
 
 class SqliteCollections(SqlRows):
@@ -118,6 +125,7 @@ class SqliteCollections(SqlRows):
 
     def __init__(self, path: Path, *, synchronous: Synchronous = "normal") -> None:
         super().__init__(self._run)
+        self._path = path
         self._threads = _Threads(path, synchronous)
         self._engine = self._threads.engine
         self._finalize = weakref.finalize(self, self._threads.close)
@@ -251,6 +259,18 @@ class SqliteCollections(SqlRows):
     def _abandon(self) -> None:
         self._engine.rollback()
         self._engine.lock.release()
+
+    def watch(self, notify: Callable[[], None]) -> Callable[[], None] | None:
+        threads = self._threads
+        listener = Listener(self._path, threads.teller.own, notify)
+        threads.listeners.append(listener)
+
+        def stop() -> None:
+            listener.stop()
+            if listener in threads.listeners:
+                threads.listeners.remove(listener)
+
+        return stop
 
     async def close(self) -> None:
         self._finalize()

@@ -18,6 +18,7 @@ from agentlightning.store.collections.filtering import (
     sort_records,
 )
 from agentlightning.store.collections.kinds import Collection, offset_after
+from agentlightning.store.collections.sql import upkeep
 from agentlightning.store.collections.sql.condition import Filter, sql_order
 from agentlightning.store.collections.sql.records import Records
 from agentlightning.store.collections.sql.statement import Executor
@@ -143,12 +144,9 @@ class SqlCollection(Collection[M]):
         return records if test is None else [record for record in records if test(record)]
 
     async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, M]]:
-        # Late, because what is seldom asked knows all tables.
-        from agentlightning.store.collections.sql.upkeep import scan
-
         start = offset_after(after)
         return await self._run(
-            lambda executor: scan(executor, self._records, start, limit), write=False
+            lambda executor: upkeep.scan(executor, self._records, start, limit), write=False
         )
 
     async def get(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, select, text
 
 from agentlightning.store.collections.faults import BackendFault
 from agentlightning.store.collections.sql import contents, schema
@@ -93,6 +93,20 @@ def count_by_status(executor: Executor) -> dict[str, int]:
     return counts
 
 
+def storage_bytes(executor: Executor) -> int:
+    """Return what the tables and their indexes take on disk."""
+    if executor.dialect.name == "sqlite":
+        query = text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+    else:
+        names = ", ".join(f"'{name}'" for name in schema.metadata.tables)
+        query = text(
+            "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE n.nspname = current_schema() AND c.relkind = 'r' AND c.relname IN ({names})"
+        )
+    return int(executor.select(query)[0][0] or 0)
+
+
 def span_bytes(executor: Executor, rollout_ids: Sequence[str]) -> dict[str, int]:
     """Return how long each rollout's spans are; a content counts for everybody who uses it."""
     sizes = dict.fromkeys(rollout_ids, 0)
@@ -125,12 +139,12 @@ def content_faults(executor: Executor) -> list[BackendFault]:
     found = list(_missing(executor))
     unused = executor.select(_UNUSED)[0][0]
     if unused:
-        text = f"{unused} contents are used by no span; they take room"
-        found.append(BackendFault("contents_unused", (), text, serious=False, repairable=True))
+        said = f"{unused} contents are used by no span; they take room"
+        found.append(BackendFault("contents_unused", (), said, serious=False, repairable=True))
     owners = [str(row[0]) for row in executor.select(_UNOWNED)]
     if owners:
-        text = f"{len(owners)} rollouts hold contents but have no span; these take room"
-        found.append(BackendFault("contents_held", (), text, serious=False, repairable=True))
+        said = f"{len(owners)} rollouts hold contents but have no span; these take room"
+        found.append(BackendFault("contents_held", (), said, serious=False, repairable=True))
     return found
 
 
@@ -144,8 +158,8 @@ def _missing(executor: Executor) -> Iterator[BackendFault]:
         for (_, *ids, _), needed in zip(rows, wanted, strict=True):
             lost = needed - there
             if lost:
-                text = f"{len(lost)} contents of the span are missing: it cannot be read"
-                yield BackendFault("contents_missing", tuple(map(str, ids)), text, serious=True)
+                said = f"{len(lost)} contents of the span are missing: it cannot be read"
+                yield BackendFault("contents_missing", tuple(map(str, ids)), said, serious=True)
 
 
 def mend_contents(executor: Executor) -> None:
