@@ -402,6 +402,8 @@ class StatisticsConformance:
         assert counts["queue_length"] == 5
         assert 0 <= counts["oldest_queued_seconds"] < 60
         assert counts["uptime"] >= 0
+        if "storage_bytes" in counts:
+            assert counts["storage_bytes"] > 4096
 
 
 class UpkeepConformance(

@@ -371,6 +371,12 @@ class InMemoryLightningCollections(LightningCollections):
         if len(self._replies) > KEPT_REPLIES:
             del self._replies[next(iter(self._replies))]
 
+    async def count_by_status(self) -> dict[str, int]:
+        return self._rollouts.counts("status")
+
+    async def find_span_bytes(self, rollout_ids: Sequence[str]) -> dict[str, int]:
+        return {rollout_id: self._spans.bytes_of(rollout_id) for rollout_id in rollout_ids}
+
     async def remove(self, rollout_ids: Sequence[str], *, spans_only: bool) -> int:
         removed = sum(self._spans.drop(rollout_id) for rollout_id in rollout_ids)
         if not spans_only:

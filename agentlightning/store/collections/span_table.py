@@ -90,6 +90,11 @@ class SpanTable(Collection[Span]):
         kept = rollout.by_attempt.get(attempt_id) if rollout is not None else None
         return {span_id for span_id in span_ids if span_id in kept} if kept else set()
 
+    def bytes_of(self, rollout_id: str) -> int:
+        """Return what a rollout's spans take."""
+        rollout = self._rollouts.get(rollout_id)
+        return 0 if rollout is None else rollout.size
+
     def drop(self, rollout_id: str) -> int:
         """Remove a rollout's spans; return how many there were."""
         rollout = self._rollouts.pop(rollout_id, None)

@@ -150,6 +150,10 @@ class ListBasedCollection(Collection[M]):
         for field, index in self._indexes.items():
             index[getattr(stored, field)].pop(key)
 
+    def counts(self, field: str) -> dict[Any, int]:
+        """Return how many records have each value of an indexed field."""
+        return {value: len(keys) for value, keys in self._indexes[field].items() if keys}
+
     def _all(self) -> Iterable[M]:
         if self._is_flat:
             return self._records.values()
