@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agentlightning.cli.store_data import check, copy, prune, stats
+from agentlightning.cli.store_data import check, copy, export_otlp, prune, stats
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
@@ -142,7 +142,7 @@ def _make_tracker(names: Sequence[str]) -> MetricsBackend | None:
     return MultiMetricsBackend(backends) if backends else None
 
 
-for _command in (check, copy, prune, stats):
+for _command in (check, copy, export_otlp, prune, stats):
     store.add_command(_command)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`agl store copy`, `check`, `stats` and `prune`: looking after the data of any store."""
+"""`agl store copy`, `check`, `stats`, `prune` and `export-otlp`: the data of any store."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from agentlightning.store.check import CheckReport
     from agentlightning.store.retention import RetentionPolicy, RetentionReport
     from agentlightning.store.transfer import CopyReport
+    from agentlightning.utils.otlp_export import OtlpExportReport
 
-__all__ = ["check", "copy", "prune", "stats"]
+__all__ = ["check", "copy", "export_otlp", "prune", "stats"]
 
 _token = click.option("--token", help="What the server of an http:// store asks for.")
 
@@ -231,6 +232,63 @@ async def _ended(store: LightningStore, policy: RetentionPolicy) -> Sequence[str
             if ended and has_pairs(rollout["metadata"], policy.metadata):
                 found.append(rollout["rollout_id"])
     return found
+
+
+@click.command("export-otlp")
+@click.argument("url")
+@click.argument("endpoint")
+@click.option("--rollout", "rollouts", multiple=True, help="Only this rollout; repeatable.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Sent with each request, such as an API key; repeatable.",
+)
+@_token
+def export_otlp(
+    url: str,
+    endpoint: str,
+    rollouts: tuple[str, ...],
+    headers: tuple[str, ...],
+    token: str | None,
+) -> int:
+    """Send the spans in the store URL to the OpenTelemetry backend at ENDPOINT.
+
+    ENDPOINT takes OTLP over HTTP, such as http://localhost:4318. Spans that are sent again keep
+    their ids. The exit status is 1 when the backend refused any for good.
+    """
+    pairs = {name: value for name, _, value in (header.partition("=") for header in headers)}
+    report = asyncio.run(_export(url, endpoint, rollouts, pairs, token))
+    click.echo(f"sent {report.spans} spans of {report.rollouts} rollouts")
+    for message in report.messages:
+        click.echo(message, err=True)
+    if report.rejected:
+        click.echo(f"{report.rejected} spans were refused", err=True)
+    return 1 if report.rejected else 0
+
+
+async def _export(
+    url: str,
+    endpoint: str,
+    rollouts: Sequence[str],
+    headers: dict[str, str],
+    token: str | None,
+) -> OtlpExportReport:
+    from agentlightning.utils.otlp_export import export_otlp as send
+
+    progress = _Progress()
+    try:
+        async with _opened(url, token) as store:
+            return await send(
+                store,
+                endpoint,
+                rollout_ids=rollouts or None,
+                headers=headers,
+                on_progress=lambda report: progress("spans", report.spans),
+            )
+    finally:
+        progress.close()
 
 
 def _metadata(pairs: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from agentlightning.store.collections.codec import encode
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
 from agentlightning.store.transfer import KINDS
-from agentlightning.types import Rollout
+from agentlightning.types import AttemptedRollout, Rollout
 from tests.conformance.store_spans import make_span
 from tests.conformance.store_upkeep import contents, ended, populate
 
@@ -194,6 +194,33 @@ async def test_prune_removes_what_was_read(tmp_path: Path):
     assert "removed 3 rollouts" in await prune(*only, "--what", "rollouts", "--mark-read")
     left = (await everything(url))["rollouts"]
     assert [json.loads(text)["metadata"]["run_id"] for text in left] == ["b", "b"]
+
+
+async def test_spans_go_to_an_otlp_backend(filled: str):
+    """Another store's OTLP address takes the spans that one store sends, once."""
+    served = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(served, port=0, token="secret")
+    await server.start()
+    source = SQLiteLightningStore(filled)
+    (rollout,) = await source.query_rollouts(status_in=["running"])
+    await source.close()
+    assert isinstance(rollout, AttemptedRollout)
+    # Its attributes say whose spans they are, so the backend must know the rollout.
+    fields = {name: getattr(rollout, name) for name in Rollout.model_fields}
+    await served.import_records("rollouts", [encode(Rollout.model_construct(**fields))])
+    await served.import_records("attempts", [encode(rollout.attempt)])
+    words = ("export-otlp", filled, server.endpoint, "--rollout", rollout.rollout_id)
+    try:
+        for _ in range(2):
+            status, output = await asyncio.to_thread(
+                agl_store, *words, "--header", "Authorization=Bearer secret"
+            )
+            assert status == 0
+            assert "sent 5 spans of 1 rollouts" in output
+    finally:
+        await server.stop()
+    assert len(await served.query_spans(rollout.rollout_id)) == 5
+    await served.close()
 
 
 @pytest.mark.parametrize(
