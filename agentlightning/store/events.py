@@ -117,11 +117,14 @@ class ChangeLog:
                 self._caught_up = max(self._caught_up, last)
         queued = 0
         for event in events:
-            if event.kind in _ROLLOUT_KINDS and event.rollout_id is not None:
-                queued += event.status in _QUEUED
-                if event.status in _FINISHED:
-                    self.completions.finished(event.rollout_id)
-        if queued:
+            if event.kind not in _ROLLOUT_KINDS or event.rollout_id is None:
+                continue
+            status = event.status
+            if status in _FINISHED:
+                self.completions.finished(event.rollout_id)
+            elif status in _QUEUED:
+                queued += 1
+        if queued and len(self.work):
             self.work.wake(queued)
         # Who joins a line looks once more afterwards, so an empty one needs no wake-up.
         if len(self._readers):

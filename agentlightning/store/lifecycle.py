@@ -87,7 +87,7 @@ OUTCOME_KEY: Final = "outcome"
 """Attempt metadata: the class of what became of it; the store sets it where no worker will."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What an event leads to; a record that is the one given has not changed."""
 
@@ -297,11 +297,14 @@ def lease_ran_out(attempt: Attempt, *, now: float, reachable_since: float = 0.0)
 def deadline(rollout: Rollout, attempt: Attempt, *, reachable_since: float = 0.0) -> float | None:
     """Return the unix time after which a live attempt is lost, or None if it never is."""
     config = rollout.config
+    silence = config.unresponsive_seconds
+    if config.timeout_seconds is None and silence is None and attempt.lease_seconds is None:
+        return None
     limits: list[float] = []
     if config.timeout_seconds is not None:
         limits.append(attempt.start_time + config.timeout_seconds)
-    if config.unresponsive_seconds is not None:
-        limits.append(_last_sign(attempt) + config.unresponsive_seconds)
+    if silence is not None:
+        limits.append(_last_sign(attempt) + silence)
     lease = lease_end(attempt, reachable_since=reachable_since)
     if lease is not None:
         limits.append(lease)
@@ -318,10 +321,12 @@ def expiry(
     if is_ended(attempt):
         return None
     config = rollout.config
-    if config.timeout_seconds is not None and now - attempt.start_time > config.timeout_seconds:
+    # Sums as in `deadline`, so that rounding never lets the two disagree.
+    timeout = config.timeout_seconds
+    if timeout is not None and now > attempt.start_time + timeout:
         return "timeout"
     unresponsive = config.unresponsive_seconds
-    if unresponsive is not None and now - _last_sign(attempt) > unresponsive:
+    if unresponsive is not None and now > _last_sign(attempt) + unresponsive:
         return "unresponsive"
     lost = lease_ran_out(attempt, now=now, reachable_since=reachable_since)
     return "unresponsive" if lost else None

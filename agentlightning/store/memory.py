@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from agentlightning.errors import ConfigurationError, StoreError
 from agentlightning.store.base import LightningStoreCapabilities, LightningStoreStatistics
 from agentlightning.store.collection_based import CollectionBasedLightningStore
-from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.collections.base import LightningCollections
 from agentlightning.store.collections.memory import InMemoryLightningCollections
 from agentlightning.types import Span
@@ -139,10 +138,11 @@ class InMemoryLightningStore(CollectionBasedLightningStore):
         counts["memory_capacity_bytes"] = self._capacity
         return counts
 
-    async def _tell(self, transaction: Transaction | None) -> None:
-        await super()._tell(transaction)
-        if self._memory.spans.total_bytes > self._eviction_bytes:
-            await self._memory.execute(self._evict)
+    def _is_crowded(self) -> bool:
+        return self._memory.spans.total_bytes > self._eviction_bytes
+
+    async def _make_room(self) -> None:
+        await self._memory.execute(self._evict)
 
     async def _evict(self, rows: LightningCollections) -> None:
         """Give up the spans of the oldest rollouts until the others take little enough."""

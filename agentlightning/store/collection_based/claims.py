@@ -30,6 +30,8 @@ from agentlightning.types import (
 _PEEK: Final = 500
 """Ids taken from the queue at once by one claim."""
 
+_DEFAULT_CONFIG: Final = RolloutConfig().__dict__
+
 
 def _new_rollout(
     request: EnqueueRolloutRequest,
@@ -37,7 +39,8 @@ def _new_rollout(
     resources_id: str | None,
     now: float,
 ) -> Rollout:
-    config = request.config or RolloutConfig()
+    given = request.config
+    config = _DEFAULT_CONFIG if given is None else given.__dict__
     # Perf: the request has been validated, and none of its values is of another kind here.
     return build(
         Rollout,
@@ -49,13 +52,15 @@ def _new_rollout(
             "mode": request.mode,
             "resources_id": request.resources_id or resources_id,
             "status": status,
-            "config": replace(config, retry_condition=list(config.retry_condition)),
+            "config": build(
+                RolloutConfig, {**config, "retry_condition": list(config["retry_condition"])}
+            ),
             "metadata": dict(request.metadata or {}),
         },
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Claim:
     """Who claims, and on what terms."""
 
@@ -119,10 +124,10 @@ class ClaimMethods(StoreFrame):
                 known, attempt = await tx.rollout_with_latest(rollout_id)
                 if known is not None:
                     return _started_before(known, attempt)
-            latest = None if resources_id else await tx.rows.find_newest_resources_id()
+            latest = None if resources_id else await tx.newest_resources_id()
             rollout = _new_rollout(request, "preparing", latest, tx.now)
             tx.add_rollout(rollout)
-            return await self._begin(tx, rollout, None, claim)
+            return await self._begin_past_queue(tx, rollout, None, claim)
 
         return await self._once("start_rollout", step, CLAIM)
 
@@ -159,7 +164,7 @@ class ClaimMethods(StoreFrame):
             return []
 
         async def step(tx: Transaction) -> list[Rollout]:
-            latest = await tx.rows.find_newest_resources_id()
+            latest = await tx.newest_resources_id()
             given = [request.rollout_id for request in requests if request.rollout_id is not None]
             if given:
                 await tx.load(given, attempts=False)
@@ -258,11 +263,15 @@ class ClaimMethods(StoreFrame):
                 tx.changes.unqueued.extend(ids)
                 await tx.load(ids)
                 for rollout_id in ids:
-                    rollout, latest = await tx.rollout_with_latest(rollout_id)
+                    rollout, latest = tx.loaded(rollout_id)
                     # Whoever moved a rollout on without a claim left its id in the queue.
                     if rollout is not None and is_waiting(rollout):
-                        claimed.append(await self._begin(tx, rollout, latest, claim, queued=True))
-            if not claimed and claim.worker_id is not None:
+                        claimed.append(await self._begin(tx, rollout, latest, claim))
+            if claim.worker_id is None:
+                return claimed
+            if claimed:
+                await tx.occupy_worker(claim.worker_id, claimed[-1].attempt, claimed=True)
+            else:
                 await self._note_no_work(tx, claim.worker_id)
             return claimed
 
@@ -286,9 +295,8 @@ class ClaimMethods(StoreFrame):
         claim: _Claim,
         *,
         attempt_id: str | None = None,
-        queued: bool = False,
     ) -> AttemptedRollout:
-        """Start the next attempt of a stored rollout; `queued` says that it was in line."""
+        """Start the next attempt of a stored rollout."""
         outcome = begin_attempt(
             rollout,
             attempt_id=attempt_id or new_attempt_id(),
@@ -299,7 +307,7 @@ class ClaimMethods(StoreFrame):
         )
         begun, attempt = outcome.rollout, outcome.attempt
         if begun.resources_id is None:
-            pinned = await tx.rows.find_newest_resources_id()
+            pinned = await tx.newest_resources_id()
             if pinned is not None:
                 begun = replace(begun, resources_id=pinned)
         tx.add_attempt(attempt)
@@ -307,9 +315,20 @@ class ClaimMethods(StoreFrame):
             tx.put_rollout(begun)
         tx.attempt_event("attempt_started", begun, attempt)
         tx.note_deadline(begun, attempt)
-        if claim.worker_id is not None:
-            await tx.occupy_worker(claim.worker_id, attempt, claimed=queued)
         return attempted(begun, attempt)
+
+    async def _begin_past_queue(
+        self,
+        tx: Transaction,
+        rollout: Rollout,
+        latest: Attempt | None,
+        claim: _Claim,
+        attempt_id: str | None = None,
+    ) -> AttemptedRollout:
+        begun = await self._begin(tx, rollout, latest, claim, attempt_id=attempt_id)
+        if claim.worker_id is not None:
+            await tx.occupy_worker(claim.worker_id, begun.attempt, claimed=False)
+        return begun
 
     @tracked
     @healthcheck_before
@@ -330,6 +349,6 @@ class ClaimMethods(StoreFrame):
                 known = await tx.find_attempt(rollout_id, attempt_id)
                 if known is not None:
                     return attempted(rollout, known)
-            return await self._begin(tx, rollout, latest, claim, attempt_id=attempt_id)
+            return await self._begin_past_queue(tx, rollout, latest, claim, attempt_id)
 
         return await self._once("start_attempt", step, CLAIM)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
-from agentlightning._internal.aio import CommittedThenCancelledError, Waiter
+from agentlightning._internal.aio import CommittedThenCancelledError, Waiter, drive
 from agentlightning._internal.clock import monotonic, now
 from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
@@ -24,7 +24,7 @@ from agentlightning.store.collections.base import (
     DuplicatedPrimaryKeyError,
     LightningCollections,
 )
-from agentlightning.store.collections.changes import Reply
+from agentlightning.store.collections.changes import Changes, Reply
 from agentlightning.store.collections.memory import MemoryJournal
 from agentlightning.store.collections.metered import metered
 from agentlightning.store.events import RECHECK_SECONDS, ChangeLog
@@ -55,6 +55,8 @@ _ALL: Final[tuple[AtomicLabels, ...]] = (
 )
 _RUNS: Final = 4
 """How often a step is run at most when somebody else keeps inserting what it wants to insert."""
+_NOTHING: Final = Changes()
+"""What all reading steps write."""
 _TICK: Final = 0.001
 """Seconds after a deadline at which it has certainly passed."""
 _MOST_AT_ONCE: Final = 500
@@ -96,7 +98,8 @@ def healthcheck_before(method: Method[S, P, T]) -> Method[S, P, T]:
 
     @functools.wraps(method)
     async def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        await self.scan_if_due()
+        if monotonic() >= self._next_scan:
+            await self.scan_if_due()
         return await method(self, *args, **kwargs)
 
     return wrapper
@@ -195,13 +198,15 @@ class StoreFrame(LightningStore):
                     raise
                 continue
             except CommittedThenCancelledError:
-                await self._tell(transaction)
+                self._tell(transaction)
                 raise
-            await self._tell(transaction)
+            self._tell(transaction)
+            if self._is_crowded():
+                await self._make_room()
             return result
         raise AssertionError("unreachable: the last run returns or raises")
 
-    async def _once(self, name: str, step: Step[T], answer: Answer[T]) -> T:
+    def _once(self, name: str, step: Step[T], answer: Answer[T]) -> Awaitable[T]:
         """Run a writing step, but answer a repeat of the same call without running it again.
 
         Two calls are the same if they carry the same idempotency key and ask for the same thing,
@@ -209,7 +214,7 @@ class StoreFrame(LightningStore):
         """
         given = current_idempotency_key()
         if given is None:
-            return await self._write(step)
+            return self._write(step)
         key = f"{name}:{given}"
 
         async def keyed(tx: Transaction) -> T:
@@ -222,15 +227,16 @@ class StoreFrame(LightningStore):
                 tx.changes.reply = Reply(key, tx.now, refs)
             return result
 
-        return await self._write(keyed)
+        return self._write(keyed)
 
-    async def _tell(self, transaction: Transaction | None) -> None:
+    def _tell(self, transaction: Transaction | None) -> None:
+        """Announce what a step wrote."""
         if transaction is None:
             return
         events = transaction.changes.events
         if events:
             if self._own_journal is not None:
-                await self._own_journal.append(events)
+                drive(self._own_journal.append(events))
             self._changes.announce(events)
         if transaction.deadline is not None:
             self._expect(transaction.deadline)
@@ -258,7 +264,7 @@ class StoreFrame(LightningStore):
         """Run a step that only reads."""
 
         async def body(rows: LightningCollections) -> T:
-            return await step(Transaction(rows, now()))
+            return await step(Transaction(rows, now(), _NOTHING))
 
         return await self.collections.execute(
             body, mode="r", snapshot=self._read_snapshot, labels=labels
@@ -321,6 +327,13 @@ class StoreFrame(LightningStore):
                 "attempt ran out of time",
                 extra={"rollout_id": rollout_id, "attempt_id": attempt.attempt_id},
             )
+
+    def _is_crowded(self) -> bool:
+        """Return whether a store must give something up after a write."""
+        return False
+
+    async def _make_room(self) -> None:
+        """Give up what a crowded store can do without."""
 
     async def _check_spans_kept(self, rollout_id: str) -> None:
         """Raise if spans of a rollout were given up to make room."""

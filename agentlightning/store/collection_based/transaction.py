@@ -36,6 +36,7 @@ class Transaction:
     __slots__ = (
         "_attempts",
         "_latest",
+        "_newest",
         "_rollouts",
         "_sequence_ids",
         "_workers",
@@ -45,12 +46,14 @@ class Transaction:
         "rows",
     )
 
-    def __init__(self, rows: LightningCollections, now: float) -> None:
+    def __init__(
+        self, rows: LightningCollections, now: float, changes: Changes | None = None
+    ) -> None:
         self.rows = rows
         """For reading only."""
         self.now = now
         """Unix seconds; the same for everything that the step writes."""
-        self.changes = Changes()
+        self.changes = Changes() if changes is None else changes
         self.deadline: float | None = None
         """The earliest deadline of an attempt that the step started or changed."""
         self._rollouts: dict[str, Rollout | None] = {}
@@ -58,6 +61,7 @@ class Transaction:
         self._attempts: dict[tuple[str, str], Attempt | None] = {}
         self._workers: dict[str, Worker] = {}
         self._sequence_ids: dict[str, int] = {}
+        self._newest: tuple[str | None] | None = None
 
     # Rollouts.
 
@@ -73,6 +77,10 @@ class Transaction:
             latest = await self.rows.find_latest_attempts(batch)
             for rollout_id in batch:
                 self._latest[rollout_id] = latest.get(rollout_id)
+
+    def loaded(self, rollout_id: str) -> tuple[Rollout | None, Attempt | None]:
+        """Return a rollout and its latest attempt, which were loaded before."""
+        return self._rollouts[rollout_id], self._latest[rollout_id]
 
     async def find_rollout(self, rollout_id: str) -> Rollout | None:
         """Return a rollout, or None."""
@@ -251,6 +259,12 @@ class Transaction:
         self.put_worker(after, before=before)
 
     # Resources.
+
+    async def newest_resources_id(self) -> str | None:
+        """Return the id of the snapshot that was published last."""
+        if self._newest is None:
+            self._newest = (await self.rows.find_newest_resources_id(),)
+        return self._newest[0]
 
     def publish(self, update: ResourcesUpdate, *, old: ResourcesUpdate | None) -> None:
         """Store a snapshot, and keep the one that it takes the place of."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from itertools import islice
 from operator import attrgetter
@@ -26,6 +34,7 @@ from agentlightning.store.collections.base import (
     Queue,
 )
 from agentlightning.store.collections.changes import Changes, Reply
+from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.store.collections.span_table import SpanTable
 from agentlightning.store.collections.table import ListBasedCollection
 from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, StoreEvent, Worker
@@ -90,6 +99,10 @@ class DequeBasedQueue(Queue[T]):
 
     async def size(self) -> int:
         return len(self._items)
+
+    def items(self) -> Iterable[T]:
+        """Return the values in line, in order."""
+        return self._items
 
     def remove(self, items: Sequence[T]) -> None:
         """Take values out of the line, wherever they are; the others keep their places."""
@@ -328,6 +341,18 @@ class InMemoryLightningCollections(LightningCollections):
         self, rollout_id: str, attempt_id: str, span_ids: Sequence[str]
     ) -> set[str]:
         return self._spans.known(rollout_id, attempt_id, span_ids)
+
+    async def find_queued(
+        self, limit: int, offset: int = 0, metadata: Mapping[str, Any] | None = None
+    ) -> Sequence[str]:
+        line = self._queue.items()
+        if metadata is not None:
+            line = (key for key in line if self._has(key, metadata))
+        return list(islice(line, offset, offset + limit))
+
+    def _has(self, rollout_id: str, metadata: Mapping[str, Any]) -> bool:
+        rollout = self._rollouts.find(rollout_id)
+        return rollout is not None and has_pairs(rollout.metadata, metadata)
 
     async def find_reply(self, key: str) -> Reply | None:
         return self._replies.get(key)
