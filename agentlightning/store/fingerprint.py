@@ -13,8 +13,12 @@ from typing import Any, Final
 
 __all__ = ["Fingerprint", "Sighting"]
 
-_BY_ROLLOUT: Final = frozenset({"attempts", "spans", "sequence_ids"})
-_BY_RESOURCES: Final = frozenset({"resource_versions"})
+_GROUPS: Final = {
+    "attempts": "rollout_id",
+    "spans": "rollout_id",
+    "sequence_ids": "rollout_id",
+    "resource_versions": "resources_id",
+}
 _BITS: Final = 128
 
 
@@ -95,12 +99,15 @@ class Sighting:
 
 def _group(kind: str, text: str) -> str:
     """Return the group in which a record has its place."""
-    if kind in _BY_ROLLOUT:
-        return _fields(text)["rollout_id"]
-    if kind in _BY_RESOURCES:
-        return _fields(text)["resources_id"]
-    return ""
-
-
-def _fields(text: str) -> dict[str, Any]:
-    return json.loads(text)
+    field = _GROUPS.get(kind)
+    if field is None:
+        return ""
+    # Perf: the id is what a record begins with; reading a whole span for it takes ten times as long.
+    start = f'{{"{field}":"'
+    if text.startswith(start):
+        end = text.index('"', len(start))
+        found = text[len(start) : end]
+        if "\\" not in found:
+            return found
+    fields: dict[str, Any] = json.loads(text)
+    return fields[field]

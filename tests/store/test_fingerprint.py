@@ -51,6 +51,17 @@ def test_rollouts_have_one_order(pairs: list[tuple[str, int]]):
     assert same == (pairs == swapped)
 
 
+@given(st.text(max_size=5), st.integers(0, 3))
+def test_the_group_is_the_id_however_it_is_written(owner: str, n: int):
+    """Quotes, backslashes and the order of fields do not matter for what belongs together."""
+    first, second = Fingerprint(), Fingerprint()
+    one = json.dumps({"rollout_id": owner, "n": n}, separators=(",", ":"))
+    other = json.dumps({"n": n, "rollout_id": owner}, separators=(",", ":"))
+    first.add("spans", [one, other])
+    second.add("spans", [other, one])
+    assert first.hex() != second.hex()
+
+
 @given(spans, spans)
 def test_a_sighting_allows_more(one: list[tuple[str, int]], other: list[tuple[str, int]]):
     """A set of records is found within a larger one, in any order."""
