@@ -257,10 +257,9 @@ async def test_rolled_back_step_is_forgotten(store):
 
 def test_store_that_nobody_closed_ends_its_threads(tmp_path):
     """Dropping the last reference to a store ends its threads."""
-    store = SQLiteLightningStore(tmp_path / "a.db")
+    store = SQLiteLightningStore(tmp_path / "a.db", synchronous="full")
     asyncio.run(store.enqueue_rollout(1))
-    asyncio.run(store.query_rollouts())
-    threads = [t for t in threading.enumerate() if t.name == "agentlightning-reader"]
+    threads = [t for t in threading.enumerate() if t.name == "agentlightning-writer"]
     assert threads
     del store
     # The watchdog's first scan may hold the store for another moment.

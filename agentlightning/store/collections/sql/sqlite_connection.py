@@ -21,7 +21,13 @@ _BUSY_MILLISECONDS: Final = 30_000
 _PAGE_BYTES: Final = 2048
 """Perf: every commit writes whole pages, mostly for a few bytes each."""
 _STATEMENTS: Final = 512
+_BRIEF_INSTRUCTIONS: Final = 25_000
+"""Of SQLite's machine; reading some hundred rows takes as many."""
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class TooLongError(Exception):
+    """A statement took more than its caller wanted to wait for."""
 
 
 class BusyError(Exception):
@@ -120,6 +126,23 @@ class SqliteConnection:
 
     def lock(self, name: str, *, shared: bool = False) -> None:
         """Do nothing: a writing transaction is alone."""
+
+    @contextmanager
+    def briefly(self) -> Generator[None]:
+        """Break off the block's statements when they take more than about a millisecond.
+
+        Raises:
+            TooLongError: They were broken off.
+        """
+        self._raw.set_progress_handler(lambda: 1, _BRIEF_INSTRUCTIONS)
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise TooLongError from error
+            raise
+        finally:
+            self._raw.set_progress_handler(None, 0)
 
     # Transactions.
 

@@ -28,10 +28,10 @@ from agentlightning.store.collections.sql.sqlite_connection import (
     BusyError,
     SqliteConnection,
     Synchronous,
+    TooLongError,
     translated,
 )
 from agentlightning.store.collections.sql.sqlite_engine import (
-    ElsewhereError,
     SqliteEngine,
     Step,
 )
@@ -176,7 +176,7 @@ class SqliteCollections(SqlRows):
         if not self._blocks and lock.acquire(timeout=_PATIENCE_SECONDS):
             try:
                 return self._engine.read(callback)
-            except (ElsewhereError, BusyError):
+            except (TooLongError, BusyError):
                 pass
             except sqlite3.Error as error:
                 raise translated(error) from error

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from agentlightning._internal.aio import drive
 from agentlightning._internal.clock import monotonic
@@ -23,10 +23,12 @@ from agentlightning.store.collections.sql.sqlite_connection import (
     BusyError,
     SqliteConnection,
     Synchronous,
+    TooLongError,
     translated,
 )
 from agentlightning.store.collections.sql.statement import Executor
 
+R = TypeVar("R")
 Step = Callable[[LightningCollections], Awaitable[Any]]
 
 _BUSY_SECONDS: Final = 30.0
@@ -36,16 +38,18 @@ _LOOK_EVERY: Final = 8
 """Commits between two looks at the size of the write-ahead log."""
 
 
-class ElsewhereError(Exception):
-    """A reading step asked for more than a caller's thread should wait for."""
-
-
 class QuickSession(SqlSession):
-    """A session that only answers what takes microseconds."""
+    """A session that only answers what takes little time, by breaking off what does not."""
 
-    async def do(self, work: Callable[[Executor], Any], *, write: bool) -> Any:
-        del work, write
-        raise ElsewhereError
+    def __init__(self, connection: SqliteConnection, session: SqlSession) -> None:
+        super().__init__(connection, cache=session.cache, sink=session.sink)
+        self._connection = connection
+
+    async def do(self, work: Callable[[Executor], R], *, write: bool) -> R:
+        if write:
+            raise TooLongError
+        with self._connection.briefly():
+            return work(self._connection)
 
 
 class SqliteEngine:
@@ -70,9 +74,7 @@ class SqliteEngine:
         self.session = SqlSession(self.connection)
         self.on_events: Callable[[], None] | None = None
         """Called after a commit of events, under the lock."""
-        self._quick = QuickSession(
-            self.connection, cache=self.session.cache, sink=self.session.sink
-        )
+        self._quick = QuickSession(self.connection, self.session)
         self._version = -1
         self._commits = 0
         self._log = f"{path}-wal"
@@ -126,7 +128,7 @@ class SqliteEngine:
         """Run a step that only reads, if that is quick.
 
         Raises:
-            ElsewhereError: It is not.
+            TooLongError: It is not.
             BusyError: The database is locked as a whole.
         """
         self.begin(write=False)

@@ -1,0 +1,183 @@
+"""Listings of a large store: fills a database on a fast path, then times what a dashboard asks.
+
+    python benchmarks/store_scale.py sqlite:////tmp/scale.db --rollouts 1000000 --spans 3
+
+A database that holds as many rollouts already is not filled again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agentlightning.store.collections import Changes, LightningCollections
+from agentlightning.store.url import open_store
+from agentlightning.types import Attempt, Rollout, Span, StoreEvent
+
+_STEP = 2000
+_REPEATS = 5
+_STATUSES = ("succeeded", "failed", "cancelled", "queuing", "running")
+_WEIGHTS = (900, 90, 9, 0.9, 0.1)
+_BEGAN = 1_700_000_000.0
+_PROMPT = "You are a careful assistant that answers with one number only. " * 20
+
+
+def _rollout(rng: random.Random, number: int) -> Rollout:
+    start = _BEGAN + number * 0.1
+    status: Any = rng.choices(_STATUSES, _WEIGHTS)[0]
+    mode: Any = rng.choices(("train", "val", "test", None), (900, 80, 1, 19))[0]
+    return Rollout(
+        rollout_id=f"ro-{rng.getrandbits(48):012x}",
+        input={"question": f"What is {number} times {number % 97}?"},
+        start_time=start,
+        end_time=start + rng.random() * 60 if status in _STATUSES[:3] else None,
+        mode=mode,
+        status=status,
+        metadata={"run": f"run-{number // 50_000}", "task": number % 5000},
+    )
+
+
+def _attempt(rng: random.Random, rollout: Rollout) -> Attempt:
+    status: Any = rollout.status if rollout.status in {"succeeded", "failed"} else "running"
+    return Attempt(
+        rollout_id=rollout.rollout_id,
+        attempt_id=f"at-{rng.getrandbits(32):08x}",
+        sequence_id=1,
+        start_time=rollout.start_time,
+        end_time=rollout.end_time,
+        status=status,
+        worker_id=f"w-{rng.randrange(64)}",
+    )
+
+
+def _span(rng: random.Random, attempt: Attempt, number: int) -> Span:
+    attributes: dict[str, Any] = {
+        "gen_ai.request.model": "m",
+        "gen_ai.prompt": f"{_PROMPT}{attempt.rollout_id}",
+        "gen_ai.completion": f"{rng.random()}",
+        "ids": [rng.randrange(32000) for _ in range(24)],
+    }
+    return Span.from_attributes(
+        attributes=attributes,
+        rollout_id=attempt.rollout_id,
+        attempt_id=attempt.attempt_id,
+        sequence_id=number,
+        span_id=f"{rng.getrandbits(64):016x}",
+        trace_id=f"{rng.getrandbits(128):032x}",
+        name="chat",
+        start_time=attempt.start_time + number,
+        end_time=attempt.start_time + number + 0.5,
+    )
+
+
+def _changes(rng: random.Random, first: int, count: int, spans: int) -> Changes:
+    changes = Changes()
+    for number in range(first, first + count):
+        rollout = _rollout(rng, number)
+        changes.new_rollouts[rollout.rollout_id] = rollout
+        if rollout.status == "queuing":
+            changes.queued[rollout.rollout_id] = None
+            continue
+        attempt = _attempt(rng, rollout)
+        changes.new_attempts[rollout.rollout_id, attempt.attempt_id] = attempt
+        changes.new_spans.extend(_span(rng, attempt, n) for n in range(1, spans + 1))
+        changes.sequence_ids[rollout.rollout_id] = spans
+    changes.events.append(StoreEvent(seq=0, kind="worker_updated", time=_BEGAN))
+    return changes
+
+
+async def _fill(rows: LightningCollections, rollouts: int, spans: int) -> None:
+    rng = random.Random(1)
+    began = time.perf_counter()
+    for first in range(0, rollouts, _STEP):
+        changes = _changes(rng, first, min(_STEP, rollouts - first), spans)
+
+        async def step(inner: LightningCollections, changes: Changes = changes) -> None:
+            await inner.apply(changes)
+
+        await rows.execute(step)
+        if first // _STEP % 50 == 49:
+            print(f"{first + _STEP:,} rollouts after {time.perf_counter() - began:.0f} s")
+
+
+async def _measure(title: str, call: Callable[[], Awaitable[Any]]) -> None:
+    walls: list[float] = []
+    found: Any = None
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        found = await call()
+        walls.append(time.perf_counter() - began)
+    total = getattr(found, "total", "")
+    shown = f"{total:,}" if isinstance(total, int) else ""
+    print(f"| {title} | {min(walls) * 1000:.1f} | {max(walls) * 1000:.1f} | {shown} |", flush=True)
+
+
+async def _listings(store: Any) -> None:
+    listing = store.query_rollouts
+    newest = (await listing(sort_by="start_time", sort_order="desc", limit=1))[0]
+    desc: dict[str, Any] = {"sort_order": "desc", "limit": 100}
+    for title, arguments in (
+        ("first 100", {"limit": 100}),
+        ("newest 100", {"sort_by": "start_time", **desc}),
+        ("newest 100 after half of them", {"sort_by": "start_time", **desc, "offset": 500_000}),
+        ("last ended 100", {"sort_by": "end_time", **desc}),
+        ("100 by status", {"sort_by": "status", "limit": 100}),
+        ("succeeded, newest 100", {"status_in": ["succeeded"], "sort_by": "start_time", **desc}),
+        ("running, newest 100", {"status_in": ["running"], "sort_by": "start_time", **desc}),
+        ("failed or cancelled, newest 100", {"status_in": ["failed", "cancelled"], "sort_by": "start_time", **desc}),
+        ("mode val, last ended 100", {"mode_in": ["val"], "sort_by": "end_time", **desc}),
+        ("mode test (rare), newest 100", {"mode_in": ["test"], "sort_by": "start_time", **desc}),
+        ("mode val and failed", {"mode_in": ["val"], "status_in": ["failed"], "limit": 100}),
+        ("metadata run (5 %), newest 100", {"metadata": {"run": "run-3"}, "sort_by": "start_time", **desc}),
+        ("metadata task (rare)", {"metadata": {"task": 77}, "limit": 100}),
+        ("id contains", {"rollout_id_contains": newest.rollout_id[-6:], "limit": 100}),
+        ("100 ids", {"rollout_id_in": [newest.rollout_id] * 100}),
+    ):  # fmt: skip
+        await _measure(title, lambda arguments=arguments: listing(**arguments))
+    await _measure("one rollout", lambda: store.get_rollout_by_id(newest.rollout_id))
+    await _measure("its spans", lambda: store.query_spans(newest.rollout_id))
+    await _measure(
+        "its last 10 spans",
+        lambda: store.query_spans(newest.rollout_id, sort_order="desc", limit=10),
+    )
+    await _measure("statistics (facets, counts)", store.statistics)
+    await _measure("look for lost attempts", store.scan)
+
+
+async def _cycle(store: Any) -> None:
+    async def once() -> None:
+        await store.enqueue_rollout({"q": 1})
+        claimed = await store.dequeue_rollout("bench")
+        await store.finish_rollout(claimed.rollout_id)
+
+    await _measure("life cycle", once)
+
+
+async def main(url: str, rollouts: int, spans: int) -> None:
+    """Fill the store that a URL names, unless it is full, and print a table of times."""
+    store: Any = open_store(url)
+    if await store.collections.rollouts.size() < rollouts:
+        await _fill(store.collections, rollouts, spans)
+    numbers = await store.statistics()
+    size = store.path.stat().st_size / 2**30 if hasattr(store, "path") else 0.0
+    print(
+        f"\n{type(store).__name__}: {numbers['total_rollouts']:,} rollouts, "
+        f"{numbers['total_spans']:,} spans" + (f", {size:.1f} GiB" if size else "")
+    )
+    print("\n| question | best ms | worst ms | matches |\n|---|---|---|---|")
+    await _listings(store)
+    await _cycle(store)
+    await store.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--rollouts", type=int, default=1_000_000)
+    parser.add_argument("--spans", type=int, default=3, help="spans of each rollout")
+    options = parser.parse_args()
+    asyncio.run(main(options.url, options.rollouts, options.spans))
