@@ -42,6 +42,9 @@ StoreRegistry: Mapping[str, str] = {
     "InMemoryLightningStore": "agentlightning.store.memory.InMemoryLightningStore",
     "SQLiteStore": "agentlightning.store.sqlite.SQLiteLightningStore",
     "SQLiteLightningStore": "agentlightning.store.sqlite.SQLiteLightningStore",
+    "PostgresLightningStore": "agentlightning.store.postgres.PostgresLightningStore",
+    "MongoLightningStore": "agentlightning.store.mongo.MongoLightningStore",
+    "RedisLightningStore": "agentlightning.store.redis.RedisLightningStore",
     "LightningStoreClient": "agentlightning.store.client_server.LightningStoreClient",
 }
 
