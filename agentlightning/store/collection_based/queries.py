@@ -105,12 +105,12 @@ class QueryMethods(StoreFrame):
         metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Rollout | AttemptedRollout]:
         if status is not None or rollout_ids is not None:
-            # Two decorators stand between the caller and this line.
+            # The decorators' frame stands between the caller and this line.
             warnings.warn(
                 "query_rollouts(status=, rollout_ids=) is deprecated; "
                 "use status_in= and rollout_id_in=.",
                 DeprecationWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         status_in = status if status_in is None else status_in
         rollout_id_in = rollout_ids if rollout_id_in is None else rollout_id_in

@@ -109,8 +109,9 @@ class SpanMethods(StoreFrame):
     async def _reserve(self, owners: Sequence[_Owner]) -> list[int]:
         async def step(tx: Transaction) -> list[int]:
             rollout_ids = [rollout_id for rollout_id, _ in owners]
-            await tx.load(rollout_ids, attempts=False)
-            await tx.load_sequence_ids(rollout_ids)
+            different = list(dict.fromkeys(rollout_ids))
+            await tx.load(different, attempts=False)
+            await tx.load_sequence_ids(different)
             return [tx.next_sequence_id(rollout_id) for rollout_id in rollout_ids]
 
         return await self._once("sequence_ids", step, NUMBERS)

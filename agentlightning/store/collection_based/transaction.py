@@ -67,13 +67,13 @@ class Transaction:
 
     async def load(self, rollout_ids: Sequence[str], *, attempts: bool = True) -> None:
         """Read rollouts, and their latest attempts, in as few questions as possible."""
-        for batch in _batches(rollout_ids, self._rollouts):
+        for batch in _batches([key for key in rollout_ids if key not in self._rollouts]):
             found = await self.rows.find_rollouts(batch)
             for rollout_id in batch:
                 self._rollouts[rollout_id] = found.get(rollout_id)
         if not attempts:
             return
-        for batch in _batches(rollout_ids, self._latest):
+        for batch in _batches([key for key in rollout_ids if key not in self._latest]):
             latest = await self.rows.find_latest_attempts(batch)
             for rollout_id in batch:
                 self._latest[rollout_id] = latest.get(rollout_id)
@@ -291,8 +291,8 @@ class Transaction:
         self.changes.events.append(announcements.worker_event(worker, self.now))
 
 
-def _batches(ids: Sequence[str], known: dict[str, Any]) -> Iterable[Sequence[str]]:
-    missing = [key for key in dict.fromkeys(ids) if key not in known]
-    if len(missing) <= _BATCH:
-        return (missing,) if missing else ()
-    return (missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH))
+def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    if len(ids) <= _BATCH:
+        return (ids,) if ids else ()
+    unique = list(dict.fromkeys(ids))
+    return (unique[start : start + _BATCH] for start in range(0, len(unique), _BATCH))
