@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agentlightning.store.collections.faults import BackendFault
+from agentlightning.store.collections.kinds import BackendFault
 from agentlightning.store.transfer import COPY_KIND, FAULT_KIND, read_records
 from agentlightning.types import AttemptStatus, RolloutStatus
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 from agentlightning.store.collections.changes import Changes, Reply, by_id
 from agentlightning.store.collections.codec import encode
-from agentlightning.store.collections.faults import BackendFault
 from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.store.collections.kinds import (
+    BackendFault,
     Collection,
     DuplicatedPrimaryKeyError,
     EventJournal,

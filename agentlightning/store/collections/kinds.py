@@ -7,6 +7,7 @@ an atomic block they must be awaited one after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
@@ -40,6 +41,22 @@ def offset_after(cursor: str | None) -> int:
     if not cursor.isdecimal() or not cursor.isascii() or len(cursor) > _CURSOR_DIGITS:
         raise InvalidRequestError(f"{cursor!r} is no cursor; give one as it was returned.")
     return int(cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFault:
+    """One thing that is wrong with what a backend keeps beside the records; no collection shows
+    it.
+    """
+
+    code: str
+    subject: tuple[str, ...]
+    """The ids of the record that it is about, if it is about one."""
+    text: str
+    """What is wrong, and what follows from it."""
+    serious: bool
+    repairable: bool = False
+    """`LightningCollections.mend` mends it, and loses nothing."""
 
 
 class Collection(Generic[M]):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from agentlightning.store.collections.base import LightningCollections
-from agentlightning.store.collections.faults import BackendFault
+from agentlightning.store.collections.kinds import BackendFault
 from agentlightning.store.collections.sql import upkeep
 from agentlightning.store.collections.sql.records import (
     ATTEMPTS,

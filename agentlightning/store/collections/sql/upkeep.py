@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel
 from sqlalchemy import bindparam, delete, func, select, text
 
-from agentlightning.store.collections.faults import BackendFault
+from agentlightning.store.collections.kinds import BackendFault
 from agentlightning.store.collections.sql import contents, schema
 from agentlightning.store.collections.sql.records import ROLLOUTS, Records
 from agentlightning.store.collections.sql.span_codec import piece_names
