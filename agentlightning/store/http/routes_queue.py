@@ -20,7 +20,7 @@ MAX_WAIT_SECONDS: Final = 30.0
 """Longest time one request may wait; clients ask again."""
 
 DEQUEUE_SLICE_SECONDS: Final = 1.0
-"""How often a waiting claim looks whether its client is still there."""
+"""How often a claim that waits in a store of a user looks whether its client is still there."""
 
 WAIT_COMPLETE_HEADER: Final = "x-agl-wait-complete"
 """`true` when waiting longer would bring nothing more."""
@@ -52,13 +52,23 @@ async def dequeue(exchange: Exchange) -> Sequence[AttemptedRollout]:
 async def _dequeue_waiting(
     exchange: Exchange, body: DequeueRequest, gone: asyncio.Future[None]
 ) -> Sequence[AttemptedRollout]:
-    deadline = monotonic() + min(body.wait_seconds, MAX_WAIT_SECONDS)
+    site = exchange.site
+    seconds = min(body.wait_seconds, MAX_WAIT_SECONDS)
+    if site.undoes_claims:
+        claims, ended = await first_of(site.claim(body, seconds), _end(gone), site.closing.wait())
+        return claims if ended else []
+    deadline = monotonic() + seconds
     while True:
-        # Why: a claim must never be cancelled half-way, so the wait is cut into slices instead.
+        # Why: a claim must not be cancelled half-way, so the wait is cut into slices instead.
         remaining = deadline - monotonic()
         claims = await exchange.site.claim(body, max(0.0, min(remaining, DEQUEUE_SLICE_SECONDS)))
         if claims or remaining <= 0 or gone.done() or exchange.site.closing.is_set():
             return claims
+
+
+async def _end(future: asyncio.Future[None]) -> None:
+    """Wait for a future without cancelling it when cancelled."""
+    await asyncio.shield(future)
 
 
 async def wait_rollouts(exchange: Exchange) -> Reply:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
+from agentlightning.store.collection_based.frame import StoreFrame
 from agentlightning.store.http.exchange import Reply
 from agentlightning.types import AttemptedRollout
 
@@ -111,6 +112,8 @@ class Site:
             tracker.register_counter(REJECTED_METRIC, ("reason",))
         self.ledger = ReplayLedger()
         self.closing = asyncio.Event()
+        self.undoes_claims = isinstance(store, StoreFrame)
+        """A claim that is cancelled while it waits has claimed nothing, or gives it back."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._can_wait: bool | None = None
 
