@@ -27,6 +27,14 @@ def _config(fields: Any) -> RolloutConfig:
     return build(RolloutConfig, {**vars(config), **fields}) if fields else config
 
 
+def _config_body(config: RolloutConfig) -> dict[str, Any] | None:
+    """Return what a config does not leave at its defaults."""
+    fields = vars(config)
+    if fields == _CONFIG_DEFAULTS:
+        return None
+    return {name: value for name, value in fields.items() if value != _CONFIG_DEFAULTS.get(name)}
+
+
 _REVIVE: Final[Mapping[type[BaseModel], Mapping[str, Revive]]] = {
     Rollout: {"config": _config},
     ResourcesUpdate: {"resources": _NAMED_RESOURCES.validate_python},
@@ -80,8 +88,7 @@ class RecordCodec(Generic[M]):
         for name in self.free:
             value = fields[name]
             if isinstance(value, RolloutConfig):
-                set_fields = vars(value).items()
-                value = {k: v for k, v in set_fields if v != _CONFIG_DEFAULTS.get(k)} or None
+                value = _config_body(value)
             if value is not None:
                 body[name] = value
         keep_odd_numbers(self._floats, fields, body)
@@ -94,15 +101,20 @@ class RecordCodec(Generic[M]):
     def same_body(self, old: M, new: M) -> bool:
         """Return whether a changed record certainly has the body that it had before."""
         before, after = old.__dict__, new.__dict__
-        if any(before[name] is not after[name] for name in self.free):
-            return False
-        # A NaN is kept in the body, which then changes with its column.
-        return all(before[name] == before[name] for name in self._floats)
+        for name in self.free:
+            if before[name] is not after[name]:
+                return False
+        for name in self._floats:
+            # A NaN is kept in the body, which then changes with its column.
+            value = before[name]
+            if value != value:
+                return False
+        return True
 
-    def changed(self, old: M, new: M) -> tuple[str, ...]:
+    def changed(self, old: M, new: M) -> list[str]:
         """Return the columns in which two records differ."""
-        before, after = old.__dict__, new.__dict__
-        return tuple(name for name in self.columns if before[name] != after[name])
+        pairs = zip(self.columns, self.values(old.__dict__), self.values(new.__dict__), strict=True)
+        return [name for name, before, after in pairs if before != after]
 
     def record(self, row: Row) -> M:
         """Return the record of a row: the columns in order, then the body."""

@@ -114,17 +114,18 @@ class Records(Generic[M]):
         """Change records from what they are to what they shall be; the keys are equal."""
         by_columns: dict[tuple[str, ...], list[Row]] = {}
         for old, new in pairs:
-            changed = self.codec.changed(old, new)
+            columns = self.codec.changed(old, new)
             fields = new.__dict__
-            values = [fields[name] for name in changed]
+            values = [fields[name] for name in columns]
             if not self.codec.same_body(old, new):
-                changed = (*changed, "body")
+                columns.append("body")
                 values.append(self.codec.body(new))
-            if changed:
-                by_columns.setdefault(changed, []).append((*values, *self.key(new)))
+            if columns:
+                values.extend(self.key(new))
+                by_columns.setdefault(tuple(columns), []).append(values)
             self._changed(executor, old, new, totals)
-        for columns, rows in by_columns.items():
-            executor.change_many(self._update_of(columns), rows)
+        for changed, rows in by_columns.items():
+            executor.change_many(self._update_of(changed), rows)
 
     def _changed(self, executor: Executor, old: M, new: M, totals: Totals) -> None:
         """Change what hangs on a record."""
@@ -173,8 +174,10 @@ class RolloutRecords(Records[Rollout]):
         tags.add_tags(executor, items)
 
     def _changed(self, executor: Executor, old: Rollout, new: Rollout, totals: Totals) -> None:
-        totals.rollout(old, new)
-        tags.change_tags(executor, old, new)
+        if old.status != new.status or old.mode != new.mode:
+            totals.rollout(old, new)
+        if old.metadata is not new.metadata:
+            tags.change_tags(executor, old, new)
 
     def _removing(self, executor: Executor, items: Sequence[Rollout], totals: Totals) -> None:
         for item in items:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final, cast
 
+import orjson
 from sqlalchemy import Integer, bindparam, delete, func, insert, select
 
 from agentlightning.errors import ConflictError
@@ -147,18 +149,20 @@ class SqlCounters(KeyValue[str, int]):
 
 
 _EVENT_FIELDS: Final = tuple(name for name in StoreEvent.model_fields if name != "seq")
+_event_values: Final = itemgetter(*_EVENT_FIELDS)
 
 
-def _event_fields(event: StoreEvent) -> dict[str, Any]:
-    """Return an event's fields but for its number, those left out that say nothing."""
-    fields = event.__dict__
-    return {name: fields[name] for name in _EVENT_FIELDS if fields[name] not in (None, {})}
+def _events_text(new: Sequence[StoreEvent]) -> str:
+    """Return events as JSON, without their numbers and the names of their fields."""
+    rows = [list(_event_values(event.__dict__)) for event in new]
+    if any(event.data.get("metadata") for event in new):
+        return to_text(rows, "StoreEvent")
+    # Perf: only metadata can hold what the fast library cannot write.
+    return orjson.dumps(rows).decode()
 
 
-def _event(seq: int, stored: dict[str, Any]) -> StoreEvent:
-    fields: dict[str, Any] = {"seq": seq, **dict.fromkeys(_EVENT_FIELDS), "data": {}}
-    fields.update(stored)
-    return build(StoreEvent, fields)
+def _event(seq: int, values: Sequence[Any]) -> StoreEvent:
+    return build(StoreEvent, {"seq": seq, **dict(zip(_EVENT_FIELDS, values, strict=True))})
 
 
 class SqlJournal(EventJournal):
@@ -216,7 +220,7 @@ class SqlJournal(EventJournal):
         last = before + len(new)
         for seq, event in enumerate(new, before + 1):
             event.seq = seq
-        body = to_text([_event_fields(event) for event in new], "StoreEvent")
+        body = _events_text(new)
         executor.change(cls._insert, (last, len(new), body))
         if last // _PRUNE_EVERY != before // _PRUNE_EVERY:
             executor.change(cls._prune, (last - KEPT_EVENTS,))
@@ -242,10 +246,10 @@ class SqlJournal(EventJournal):
         for seq, body in executor.rows(self._after, (after, limit)):
             stored = from_text(body)
             number = seq - len(stored)
-            for fields in stored:
+            for values in stored:
                 number += 1
                 if number > after:
-                    found.append(_event(number, fields))
+                    found.append(_event(number, values))
             if len(found) >= limit:
                 break
         return found[:limit]

@@ -78,17 +78,17 @@ class SqliteConnection:
 
     def rows(self, statement: Statement, parameters: Parameters = ()) -> list[Any]:
         """Run a statement; return all rows."""
-        text, bind = statement.compiled(self.dialect)
+        text, bind = statement.forms.get("sqlite") or statement.compiled(self.dialect)
         return self._cursor.execute(text, bind(parameters)).fetchall()
 
     def change(self, statement: Statement, parameters: Parameters = ()) -> int:
         """Run a statement that writes; return how many rows it touched."""
-        text, bind = statement.compiled(self.dialect)
+        text, bind = statement.forms.get("sqlite") or statement.compiled(self.dialect)
         return self._cursor.execute(text, bind(parameters)).rowcount
 
     def change_many(self, statement: Statement, rows: Sequence[Parameters]) -> None:
         """Run a statement that writes once for each set of parameters."""
-        text, bind = statement.compiled(self.dialect)
+        text, bind = statement.forms.get("sqlite") or statement.compiled(self.dialect)
         if len(rows) == 1:
             self._cursor.execute(text, bind(rows[0]))
         else:

@@ -35,13 +35,14 @@ class Statement:
     ) -> None:
         self._clause = clause
         self._names = names
-        self._compiled: dict[str, tuple[str, Bind]] = {}
+        self.forms: dict[str, tuple[str, Bind]] = {}
+        """What `compiled` has returned, by the dialect's name."""
 
     def compiled(self, dialect: Dialect) -> tuple[str, Bind]:
         """Return the SQL text, and what brings parameters into its order."""
-        known = self._compiled.get(dialect.name)
+        known = self.forms.get(dialect.name)
         if known is None:
-            known = self._compiled[dialect.name] = self._compile(dialect)
+            known = self.forms[dialect.name] = self._compile(dialect)
         return known
 
     def _compile(self, dialect: Dialect) -> tuple[str, Bind]:

@@ -82,12 +82,11 @@ def add_tags(executor: Executor, new: Sequence[Rollout]) -> None:
 
 def change_tags(executor: Executor, old: Rollout, new: Rollout) -> None:
     """Write what a changed metadata changes about a rollout's tags."""
-    if old.metadata is new.metadata or old.metadata == new.metadata:
-        return
     before, after = tags_of(old), tags_of(new)
     key = new.rollout_id
-    executor.change_many(_DELETE, [(*tag, key) for tag in sorted(before - after)])
-    executor.change_many(_INSERT, [(*tag, key) for tag in sorted(after - before)])
+    if before != after:
+        executor.change_many(_DELETE, [(*tag, key) for tag in sorted(before - after)])
+        executor.change_many(_INSERT, [(*tag, key) for tag in sorted(after - before)])
 
 
 def remove_tags(executor: Executor, old: Rollout) -> None:

@@ -95,6 +95,6 @@ def test_only_what_changed_is_named():
     """Changed columns are told apart from a changed body."""
     record = rollout(1)
     moved = record.model_copy(update={"status": "running", "end_time": 2.0})
-    assert CODEC.changed(record, moved) == ("status", "end_time")
+    assert CODEC.changed(record, moved) == ["status", "end_time"]
     assert CODEC.same_body(record, moved)
     assert not CODEC.same_body(record, record.model_copy(update={"metadata": {"m": 2}}))
