@@ -52,6 +52,8 @@ class Block:
         held: Those of them that nobody may have changed when it ends, even if it does not.
         removed: Rollouts to remove when it ends, and whether only their spans go.
         stack: What is left when it ends.
+        overtaken: How often the step has run in vain.
+        given: What it was given from the queue.
         claims: No other step of this process looks at the queue.
     """
 
@@ -62,6 +64,8 @@ class Block:
     held: set[RecordKey] = field(default_factory=set[RecordKey])
     removed: dict[str, bool] = field(default_factory=dict[str, bool])
     stack: AsyncExitStack | None = None
+    overtaken: int = 0
+    given: set[str] = field(default_factory=set[str])
     claims: bool = False
 
     def collection(self, name: str) -> AsyncCollection[Document]:

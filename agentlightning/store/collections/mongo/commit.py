@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
@@ -10,11 +11,12 @@ from typing import Any, Final, TypeVar
 from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from agentlightning.errors import StoreError
 from agentlightning.store.collections.mongo.block import Block, RecordKey, StaleReadError
 from agentlightning.store.collections.mongo.connection import Opened
+from agentlightning.store.collections.mongo.document import id_of
 from agentlightning.store.collections.mongo.layout import (
     PARTITIONS,
     QUEUE,
@@ -28,12 +30,14 @@ from agentlightning.store.collections.mongo.plan import Plan, Write, by_collecti
 from agentlightning.store.collections.mongo.sequence import prune
 from agentlightning.store.collections.mongo.transaction import in_transaction
 
+logger = logging.getLogger(__name__)
+
 R = TypeVar("R")
 
 _DUPLICATE: Final = 11000
 _MOST_STEPS: Final = 64
 _MOST_SPANS: Final = 5000
-_GUARDED: Final = {layout.name: layout.keys for layout in (ROLLOUTS, WORKERS, RESOURCES)}
+_GUARDED: Final = (ROLLOUTS.name, WORKERS.name, RESOURCES.name)
 
 
 async def write_all(opened: Opened, writes: Sequence[Write], session: AsyncClientSession) -> None:
@@ -145,8 +149,9 @@ class Committer:
                 async with self._lock.held(opened) as hold:
                     last = await _write_under_lock(opened, plans, hold)
         except Exception as error:  # noqa: BLE001 - each caller gets its own.
-            if len(group) == 1:
-                group[0].fail(error)
+            if len(group) == 1 or isinstance(error, ConnectionFailure):
+                for waiting in group:
+                    waiting.fail(error)
                 return
             # One of them spoils it for all, so each goes alone.
             for waiting in group:
@@ -154,7 +159,10 @@ class Committer:
             return
         for waiting in group:
             waiting.succeed()
-        await prune(Block(opened), last, sum(len(plan.changes.events) for plan in plans))
+        try:
+            await prune(Block(opened), last, sum(len(plan.changes.events) for plan in plans))
+        except PyMongoError:
+            logger.warning("old events not dropped", exc_info=True)
 
 
 def _numbered(plans: Sequence[Plan], seq: int, order: int) -> list[Write]:
@@ -218,16 +226,16 @@ async def check_versions(opened: Opened, expected: dict[RecordKey, int | None]) 
     Raises:
         StaleReadError: It has, or is there where none was.
     """
-    for name, fields in _GUARDED.items():
-        wanted = {key: version for (each, key), version in expected.items() if each == name}
+    for name in _GUARDED:
+        wanted = {
+            id_of(opened.partition, key): version
+            for (each, key), version in expected.items()
+            if each == name
+        }
         if not wanted:
             continue
-        (field,) = fields
-        cursor = opened.database[name].find(
-            {"partition_id": opened.partition, field: {"$in": [key for (key,) in wanted]}},
-            {"_id": 0, field: 1, "v": 1},
-        )
-        found = {(document[field],): document["v"] async for document in cursor}
+        cursor = opened.database[name].find({"_id": {"$in": list(wanted)}}, {"v": 1})
+        found = {document["_id"]: document["v"] async for document in cursor}
         for key, version in wanted.items():
             if found.get(key) != version:
                 raise StaleReadError(duplicate=version is None)

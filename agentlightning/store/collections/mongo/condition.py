@@ -75,6 +75,16 @@ def mongo_filter(
     return required, whole and None not in own
 
 
+def all_of(required: list[Document]) -> Document:
+    """Return conditions as one, flat where they are about different fields."""
+    flat: Document = {}
+    for condition in required:
+        if flat.keys() & condition.keys():
+            return {"$and": required}
+        flat.update(condition)
+    return flat
+
+
 def mongo_order(
     layout: RecordLayout[Any], sort: SortOptions | None
 ) -> tuple[list[tuple[str, int]], Document | None] | None:

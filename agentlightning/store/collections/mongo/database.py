@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -20,7 +21,7 @@ from agentlightning.store.collections.changes import Changes, Reply
 from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.store.collections.mongo.block import Block
 from agentlightning.store.collections.mongo.connection import Connection, Opened
-from agentlightning.store.collections.mongo.document import reply_document, reply_of
+from agentlightning.store.collections.mongo.document import id_of, reply_document, reply_of
 from agentlightning.store.collections.mongo.layout import (
     ATTEMPTS,
     REPLIES,
@@ -44,6 +45,7 @@ from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
 R = TypeVar("R")
 
 _BATCH: Final = 500
+_SPARE: Final = 4
 
 
 class MongoLightningCollections(LightningCollections):
@@ -155,21 +157,19 @@ class MongoLightningCollections(LightningCollections):
     # What the store asks for.
 
     async def find_rollouts(self, rollout_ids: Sequence[str]) -> dict[str, Rollout]:
-        found = await super().find_rollouts(rollout_ids)
-        if self._block is not None and not self._block.direct:
-            for rollout_id in rollout_ids:
-                if rollout_id not in found:
-                    self._block.note(ROLLOUTS.name, (rollout_id,), None)
-                self._block.hold(ROLLOUTS.name, (rollout_id,))
-        return found
+        found = await self._rollouts.by_keys([(rollout_id,) for rollout_id in rollout_ids])
+        if self._block is not None:
+            for key in found:
+                self._block.hold(ROLLOUTS.name, key)
+        return {rollout.rollout_id: rollout for rollout in found.values()}
 
     async def find_latest_attempts(self, rollout_ids: Sequence[str]) -> dict[str, Attempt]:
-        if len(rollout_ids) != 1:
-            return await super().find_latest_attempts(rollout_ids)
-        latest = await self.attempts.get(
-            {"rollout_id": {"exact": rollout_ids[0]}}, {"name": "sequence_id", "order": "desc"}
-        )
-        return {} if latest is None else {latest.rollout_id: latest}
+        latest: dict[str, Attempt] = {}
+        for attempt in await self._attempts.among("rollout_id", rollout_ids):
+            known = latest.get(attempt.rollout_id)
+            if known is None or known.sequence_id < attempt.sequence_id:
+                latest[attempt.rollout_id] = attempt
+        return latest
 
     async def find_newest_resources(self) -> ResourcesUpdate | None:
         newest = await super().find_newest_resources()
@@ -192,23 +192,34 @@ class MongoLightningCollections(LightningCollections):
     async def find_queued(
         self, limit: int, offset: int = 0, metadata: Mapping[str, Any] | None = None
     ) -> Sequence[str]:
-        if self._block is not None:
-            await self._steps.claim(self._block)
+        block = self._block
+        if block is None or block.direct:
+            return (await self._line(offset + limit, metadata))[offset:]
+        await self._steps.claim(block)
+        # Whoever was overtaken at the front of the line looks a bit behind it, too.
+        spare = min(_SPARE * block.overtaken, _BATCH)
+        line = await self._line(len(block.given) + limit + spare, metadata)
+        free = [rollout_id for rollout_id in line if rollout_id not in block.given]
+        start = random.randint(0, max(0, min(spare, len(free) - limit)))
+        chosen = free[start : start + limit]
+        block.given.update(chosen)
+        return chosen
+
+    async def _line(self, limit: int, metadata: Mapping[str, Any] | None) -> list[str]:
+        """Return the first ids in line, of rollouts with these pairs."""
         if metadata is None:
-            return await self._queue.ids(limit, offset)
+            return await self._queue.ids(limit)
         matching: list[str] = []
         seen = 0
-        while len(matching) < offset + limit:
+        while len(matching) < limit:
             ids = await self._queue.ids(_BATCH, seen)
             if not ids:
                 break
             seen += len(ids)
-            found = await self.rollouts.query({"rollout_id": {"within": ids}})
-            fitting = {
-                rollout.rollout_id for rollout in found if has_pairs(rollout.metadata, metadata)
-            }
+            found = await self._rollouts.by_keys([(rollout_id,) for rollout_id in ids])
+            fitting = {key for (key,), row in found.items() if has_pairs(row.metadata, metadata)}
             matching.extend(rollout_id for rollout_id in ids if rollout_id in fitting)
-        return matching[offset : offset + limit]
+        return matching[:limit]
 
     async def find_sequence_ids(self, rollout_ids: Sequence[str]) -> dict[str, int]:
         found = await self._counters.many(rollout_ids)
@@ -220,13 +231,14 @@ class MongoLightningCollections(LightningCollections):
         async def work(block: Block) -> set[str]:
             known: set[str] = set()
             for start in range(0, len(span_ids), _BATCH):
-                wanted = {"$in": list(span_ids[start : start + _BATCH])}
+                ids = {
+                    id_of(block.opened.partition, (rollout_id, attempt_id, span_id)): span_id
+                    for span_id in span_ids[start : start + _BATCH]
+                }
                 cursor = block.collection(SPANS.name).find(
-                    block.mine(rollout_id=rollout_id, attempt_id=attempt_id, span_id=wanted),
-                    {"_id": 0, "span_id": 1},
-                    session=block.session,
+                    {"_id": {"$in": list(ids)}}, {"_id": 1}, session=block.session
                 )
-                known.update([found["span_id"] async for found in cursor])
+                known.update([ids[found["_id"]] async for found in cursor])
             return known
 
         return await self._run(work, write=False)

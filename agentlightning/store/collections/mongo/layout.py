@@ -137,13 +137,18 @@ RECORDS: Final[tuple[RecordLayout[Any], ...]] = (
 
 
 def _index(*fields: str, **options: Any) -> IndexModel:
-    return IndexModel([(field, 1) for field in (PARTITION, *fields)], **options)
+    keys = [(each.removeprefix("-"), -1 if each[0] == "-" else 1) for each in fields]
+    return IndexModel([(PARTITION, 1), *keys], **options)
 
 
 _FURTHER: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
-    "rollouts": (("status", "o"), ("start_time", "o")),
+    "rollouts": (("status", "o"), ("start_time", "o"), ("start_time", "-o")),
     "attempts": (("status",), ("sequence_id",), ("rollout_id", "sequence_id")),
-    "spans": (("sequence_id",), ("rollout_id", "sequence_id", "o")),
+    "spans": (
+        ("sequence_id",),
+        ("rollout_id", "sequence_id", "o"),
+        ("rollout_id", "sequence_id", "-o"),
+    ),
     "resources": (("update_time",),),
     "resource_versions": (),
     "workers": (("status",),),

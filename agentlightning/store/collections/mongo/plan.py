@@ -19,6 +19,7 @@ from agentlightning.store.collections.mongo.block import Block, RecordKey
 from agentlightning.store.collections.mongo.document import (
     content,
     event_document,
+    id_of,
     key_of,
     new_document,
     queue_document,
@@ -56,10 +57,6 @@ WRITE_ORDER: Final = (
     QUEUE,
 )
 """Rollouts first and the queue last: a rollout that waits but is not in line can be repaired."""
-
-
-_FIELD: Final = {layout.name: layout.keys[0] for layout in (ROLLOUTS, RESOURCES, WORKERS)}
-"""The key of each guarded collection, which is one field."""
 
 
 @dataclass(slots=True)
@@ -166,7 +163,7 @@ class Plan:
         return {PARTITION: self._partition, **fields}
 
     def _key(self, layout: RecordLayout[M], record: M) -> Document:
-        return self._mine(**{name: getattr(record, name) for name in layout.keys})
+        return {"_id": id_of(self._partition, key_of(layout, record))}
 
     def _new(self, layout: RecordLayout[M], record: M) -> Write:
         document = new_document(layout, self._partition, record, self._next())
@@ -181,7 +178,7 @@ class Plan:
                 update = {
                     "$set": body,
                     "$inc": {"v": 1},
-                    "$setOnInsert": {"o": self._next()},
+                    "$setOnInsert": {PARTITION: self._partition, "o": self._next()},
                 }
                 yield Write(layout.name, "upsert", where, update)
                 continue
@@ -205,7 +202,7 @@ class Plan:
         for name, key in self._held - self._updated() - gone:
             version = self._seen[name, key]
             if version is not None:
-                where = self._mine(**{_FIELD[name]: key[0]}, v=version)
+                where = {"_id": id_of(self._partition, key), "v": version}
                 yield Write(name, "update", where, {"$set": {"v": version + 1}})
 
     def _attempts(self) -> Iterator[Write]:
@@ -231,7 +228,8 @@ class Plan:
             if spans_only:
                 continue
             version = self._seen[ROLLOUTS.name, (rollout_id,)]
-            yield Write(ROLLOUTS.name, "remove", {**mine, "v": version}, {})
+            where = {"_id": id_of(self._partition, (rollout_id,)), "v": version}
+            yield Write(ROLLOUTS.name, "remove", where, {})
             yield Write(ATTEMPTS.name, "delete", mine, {})
             yield Write(COUNTERS, "delete", self._mine(key=rollout_id), {})
 

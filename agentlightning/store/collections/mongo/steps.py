@@ -92,9 +92,9 @@ class Steps:
             while True:
                 try:
                     if not overtaken:
-                        return await self._once(opened, step)
+                        return await self._once(opened, step, overtaken)
                     async with self._again:
-                        return await self._once(opened, step)
+                        return await self._once(opened, step, overtaken)
                 except WritesDirectlyError:
                     return await self._directly(opened, step)
                 except StaleReadError as stale:
@@ -110,9 +110,9 @@ class Steps:
 
         return await self.connection.run(attempts)
 
-    async def _once(self, opened: Opened, step: Work[R]) -> R:
+    async def _once(self, opened: Opened, step: Work[R], overtaken: int) -> R:
         async with AsyncExitStack() as stack:
-            block = Block(opened, direct=False, stack=stack)
+            block = Block(opened, direct=False, overtaken=overtaken, stack=stack)
             try:
                 return await step(block)
             except (StaleReadError, WritesDirectlyError):

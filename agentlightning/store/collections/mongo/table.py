@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 from pymongo import DeleteOne, UpdateOne
@@ -19,15 +19,16 @@ from agentlightning.store.collections.filtering import (
 )
 from agentlightning.store.collections.kinds import offset_after
 from agentlightning.store.collections.mongo.block import Block, Runner
-from agentlightning.store.collections.mongo.condition import mongo_filter, mongo_order
-from agentlightning.store.collections.mongo.document import content, key_of, new_document
+from agentlightning.store.collections.mongo.condition import all_of, mongo_filter, mongo_order
+from agentlightning.store.collections.mongo.document import content, id_of, key_of, new_document
 from agentlightning.store.collections.mongo.layout import Document, RecordLayout
 from agentlightning.store.record import replace
 from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
 
 M = TypeVar("M", bound=BaseModel)
 
-_PROJECTION = {"_id": 0, "payload": 1, "v": 1}
+_PROJECTION: Final = {"_id": 0, "payload": 1, "v": 1}
+_BATCH: Final = 500
 
 
 class MongoCollection(Collection[M]):
@@ -52,7 +53,7 @@ class MongoCollection(Collection[M]):
                 )
 
     def _key_query(self, block: Block, item: M) -> Document:
-        return block.mine(**{name: getattr(item, name) for name in self._layout.keys})
+        return {"_id": id_of(block.opened.partition, key_of(self._layout, item))}
 
     def _decode(self, block: Block, found: Document) -> M:
         record = decode(self._layout.model, found["payload"])
@@ -80,7 +81,7 @@ class MongoCollection(Collection[M]):
         order = mongo_order(self._layout, sort)
 
         async def work(block: Block) -> PaginatedResult[M]:
-            where = block.mine(**({"$and": required} if required else {}))
+            where = block.mine(**all_of(required))
             if not complete or order is None:
                 records = await self._find(block, where, ([("o", 1)], None))
                 test = compile_filter(filter)
@@ -132,26 +133,69 @@ class MongoCollection(Collection[M]):
         filter: FilterOptions | None = None,
         sort: SortOptions | None = None,
     ) -> M | None:
+        key = self._whole_key(filter)
+
         async def work(block: Block) -> M | None:
+            if key is not None:
+                return (await self._by_keys(block, [key])).get(key)
             required, complete = mongo_filter(self._layout, filter)
             order = mongo_order(self._layout, sort)
             if not complete or order is None:
                 found = await self.query(filter, sort, limit=1)
                 return found[0] if found else None
-            where = block.mine(**({"$and": required} if required else {}))
-            records = await self._find(block, where, order, limit=1)
-            if not records:
-                self._note_absence(block, filter)
+            records = await self._find(block, block.mine(**all_of(required)), order, limit=1)
             return records[0] if records else None
 
         return await self._run(work, write=False)
 
-    def _note_absence(self, block: Block, options: FilterOptions | None) -> None:
-        """Remember that a record that was asked for by its key was not there."""
+    async def by_keys(self, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], M]:
+        """Return the records that exist, by their keys; a step remembers what was not there."""
+        return await self._run(lambda block: self._by_keys(block, keys), write=False)
+
+    async def among(self, field: str, values: Sequence[str]) -> list[M]:
+        """Return the records whose field has one of the values, in no order.
+
+        Perf: asked for an order too, a server may read all records in that order instead.
+        """
+
+        async def work(block: Block) -> list[M]:
+            found: list[M] = []
+            for start in range(0, len(values), _BATCH):
+                wanted = {"$in": list(values[start : start + _BATCH])}
+                cursor = block.collection(self._layout.name).find(
+                    block.mine(**{field: wanted}), _PROJECTION, session=block.session
+                )
+                found.extend([self._decode(block, document) async for document in cursor])
+            return found
+
+        return await self._run(work, write=False)
+
+    async def _by_keys(
+        self, block: Block, keys: Sequence[tuple[Any, ...]]
+    ) -> dict[tuple[Any, ...], M]:
+        found: dict[tuple[Any, ...], M] = {}
+        for start in range(0, len(keys), _BATCH):
+            ids = [id_of(block.opened.partition, key) for key in keys[start : start + _BATCH]]
+            cursor = block.collection(self._layout.name).find(
+                {"_id": {"$in": ids}}, _PROJECTION, session=block.session
+            )
+            async for document in cursor:
+                record = self._decode(block, document)
+                found[key_of(self._layout, record)] = record
+        if self._layout.guarded and not block.direct:
+            for key in keys:
+                if key not in found:
+                    block.note(self._layout.name, key, None)
+        return found
+
+    def _whole_key(self, options: FilterOptions | None) -> tuple[str, ...] | None:
+        """Return the key that a filter asks for, if it asks for nothing else."""
         given = options or {}
-        key = tuple(given.get(name, {}).get("exact") for name in self._layout.keys)
-        if self._layout.guarded and len(given) == len(key) and None not in key:
-            block.note(self._layout.name, key, None)
+        if set(given) != set(self._layout.keys):
+            return None
+        key = tuple(given[name].get("exact") for name in self._layout.keys)
+        plain = all(len(operations) == 1 for operations in given.values())
+        return key if plain and all(isinstance(value, str) for value in key) else None
 
     async def scan(self, after: str | None = None, limit: int = 1000) -> Sequence[tuple[str, M]]:
         start = offset_after(after)
@@ -194,19 +238,7 @@ class MongoCollection(Collection[M]):
 
     async def _stored(self, block: Block, items: Sequence[M]) -> dict[tuple[Any, ...], M]:
         """Return those of the items that are stored, as stored."""
-        found: dict[tuple[Any, ...], M] = {}
-        for start in range(0, len(items), 500):
-            wanted = [
-                {name: getattr(item, name) for name in self._layout.keys}
-                for item in items[start : start + 500]
-            ]
-            cursor = block.collection(self._layout.name).find(
-                block.mine(**{"$or": wanted}), _PROJECTION, session=block.session
-            )
-            async for document in cursor:
-                record = decode(self._layout.model, document["payload"])
-                found[key_of(self._layout, record)] = record
-        return found
+        return await self._by_keys(block, [key_of(self._layout, item) for item in items])
 
     async def update(
         self, items: Sequence[M], update_fields: Sequence[str] | None = None
