@@ -232,7 +232,7 @@ class TestStoreDoesWhatTheModelDoes:
             url = postgres.new_store()
             yield PostgresLightningStore(url, pool_size=2, scan_debounce_seconds=NEVER)
 
-        check(opener, 8)
+        check(opener, 4)
 
     def test_redis(self, redis_server):
         """The store in Redis."""
