@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from agentlightning._internal.record import build
 from agentlightning.semconv import LightningResourceAttributes
-from agentlightning.store.record import build
 from agentlightning.types.tracer import (
     Attributes,
     Event,

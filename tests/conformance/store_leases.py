@@ -1,6 +1,7 @@
 """Conformance: leases, caller-made ids, and calls that are repeated with an idempotency key."""
 
 import asyncio
+import uuid
 
 import pytest
 
@@ -192,29 +193,34 @@ class RepeatConformance:
 
 
 class ReplyConformance:
+    def keyed(self, name: str):
+        """Give the calls within a key of this test; the databases of other tests may be its own."""
+        run = vars(self).setdefault("run", uuid.uuid4().hex)
+        return idempotency_key(f"{run}-{name}")
+
     async def test_repeated_claim_gets_the_same_work(self, store: LightningStore):
         """A claim whose answer was lost is repeated by its key: the same attempts, no others."""
         for number in range(3):
             await store.enqueue_rollout(number)
-        with idempotency_key("claim-1"):
+        with self.keyed("claim-1"):
             first = await store.dequeue_many_rollouts(limit=2, worker_id="w", lease_seconds=LONG)
         await store.add_span(make_span(first[0]))
-        with idempotency_key("claim-1"):
+        with self.keyed("claim-1"):
             again = await store.dequeue_many_rollouts(limit=2, worker_id="w", lease_seconds=LONG)
         ids = [(c.rollout_id, c.attempt.attempt_id) for c in first]
         assert [(c.rollout_id, c.attempt.attempt_id) for c in again] == ids
         assert [c.status for c in again] == ["running", "preparing"]
-        with idempotency_key("claim-2"):
+        with self.keyed("claim-2"):
             other = await store.dequeue_many_rollouts(limit=2)
         assert [c.input for c in other] == [2]
 
     async def test_repeated_claim_that_found_nothing_looks_again(self, store: LightningStore):
         """An empty answer is no claim, so the same key may find work later."""
-        with idempotency_key("claim"):
+        with self.keyed("claim"):
             assert await store.dequeue_rollout() is None
         queued = await store.enqueue_rollout(1)
         for _ in range(2):
-            with idempotency_key("claim"):
+            with self.keyed("claim"):
                 claimed = await store.dequeue_rollout()
             assert claimed is not None
             assert claimed.rollout_id == queued.rollout_id
@@ -233,7 +239,7 @@ class ReplyConformance:
             "update": lambda: store.update_resources("v", prompt("b")),
         }
         for key, call in calls.items():
-            with idempotency_key(key):
+            with self.keyed(key):
                 first = await call()
                 again = await call()
             assert again == first, key
@@ -246,21 +252,21 @@ class ReplyConformance:
 
     async def test_repeat_reads_the_version_it_published(self, store: LightningStore):
         """The answer to a repeated update is its own version, also when there is a newer one."""
-        with idempotency_key("update"):
+        with self.keyed("update"):
             first = await store.update_resources("v", prompt("one"))
         second = await store.update_resources("v", prompt("two"))
-        with idempotency_key("update"):
+        with self.keyed("update"):
             assert await store.update_resources("v", prompt("one")) == first
         assert await store.get_latest_resources() == second
 
     async def test_repeated_requeue_does_not_fence_the_next_worker(self, store: LightningStore):
         """A requeue that is repeated after somebody claimed the rollout takes nothing away."""
         started = await store.start_rollout(1)
-        with idempotency_key("requeue"):
+        with self.keyed("requeue"):
             await store.update_rollout(started.rollout_id, status="requeuing")
         claimed = await store.dequeue_rollout("b")
         assert claimed is not None
-        with idempotency_key("requeue"):
+        with self.keyed("requeue"):
             rollout = await store.update_rollout(started.rollout_id, status="requeuing")
         assert rollout.status == "preparing"
         assert await store.dequeue_rollout() is None
@@ -275,12 +281,12 @@ class ReplyConformance:
             "fail": lambda: store.fail_rollout(queued.rollout_id, error="boom"),
         }
         for key, call in settle.items():
-            with idempotency_key(key):
+            with self.keyed(key):
                 await call()
             claimed = await store.dequeue_rollout()
             if claimed is None:
                 break
-            with idempotency_key(key):
+            with self.keyed(key):
                 await call()
             attempt = await store.get_latest_attempt(queued.rollout_id)
             assert attempt is not None
@@ -288,7 +294,7 @@ class ReplyConformance:
 
     async def test_failed_call_may_be_repeated(self, store: LightningStore):
         """A call that raised is not remembered under its key."""
-        with idempotency_key("attempt"):
+        with self.keyed("attempt"):
             with pytest.raises(NotFoundError):
                 await store.start_attempt("ro-later")
             await store.start_rollout(2, rollout_id="ro-later")
@@ -300,7 +306,7 @@ class ReplyConformance:
         await store.enqueue_rollout(2)
 
         async def call():
-            with idempotency_key("one"):
+            with self.keyed("one"):
                 claimed = await store.dequeue_rollout("w")
             assert claimed is not None
             return claimed.attempt.attempt_id

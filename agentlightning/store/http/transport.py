@@ -25,6 +25,7 @@ from agentlightning.store.http.connection import BrokenConnectionError, HttpConn
 from agentlightning.store.http.errors import RETRYABLE_STATUSES, error_from_wire
 from agentlightning.store.http.operation import IDEMPOTENCY_HEADER, RUN_ID_HEADER
 from agentlightning.store.http.pool import ConnectionPools
+from agentlightning.store.idempotency import current_idempotency_key
 
 __all__ = ["Answer", "Transport", "TransportConfig", "new_key"]
 
@@ -238,8 +239,8 @@ class Transport:
 
 
 def new_key() -> str:
-    """Return a fresh idempotency key."""
-    return os.urandom(16).hex()
+    """Return the idempotency key that the caller gave, or a fresh one."""
+    return current_idempotency_key() or os.urandom(16).hex()
 
 
 def _json_lines(method: str, key: str | None) -> str:
