@@ -43,6 +43,7 @@ Step = Callable[[LightningCollections], Awaitable[R]]
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _MOST_CONFLICTS: Final = 20
+_STATEMENTS: Final = 500
 
 
 class PoolOptions(NamedTuple):
@@ -100,9 +101,8 @@ class PostgresCollections(SqlRows):
             pool_size=pool.size,
             max_overflow=pool.overflow,
             pool_timeout=pool.wait_seconds,
-            connect_args={"server_settings": settings},
+            connect_args={"server_settings": settings, "statement_cache_size": _STATEMENTS},
         )
-        self._dbapi: Any = self._engine.dialect.loaded_dbapi
         self._preparing: asyncio.Task[str] | None = None
         self._schema = ""
         self._block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -163,19 +163,17 @@ class PostgresCollections(SqlRows):
     def _may_try_again(self, error: Exception, conflicts: int, end: float) -> bool:
         if is_conflict(error):
             return conflicts < _MOST_CONFLICTS
-        return is_loss(error, self._dbapi) and monotonic() < end
+        return is_loss(error) and monotonic() < end
 
     def _translated(self, error: Exception) -> Exception:
         """Return the store's error for a driver's, or the error itself."""
         if sql_state(error)[:2] in {"28", "3D", "3F", "42"} and not self._schema:
             return ConfigurationError(f"{self.where} cannot be used as a store: {error}")
-        if is_refusal(error) or isinstance(error, self._dbapi.DataError):
+        if is_refusal(error):
             return InvalidRequestError(
                 f"A value cannot be stored: {error}; use plain JSON values without NUL."
             )
-        if isinstance(error, PoolTimeoutError) or (
-            is_loss(error, self._dbapi) or is_conflict(error)
-        ):
+        if isinstance(error, PoolTimeoutError) or (is_loss(error) or is_conflict(error)):
             return StoreUnavailableError(
                 f"The PostgreSQL server at {self._url.host or 'localhost'} port "
                 f"{self._url.port or 5432} did not answer: {error}; start it, or check the URL."
@@ -201,26 +199,29 @@ class PostgresCollections(SqlRows):
 
     def _create(self, connection: Connection) -> str:
         executor = PostgresConnection(connection)
-        if self._pool.schema is not None:
-            executor.lock("schema")
-            executor.run(f"CREATE SCHEMA IF NOT EXISTS {self._pool.schema}")
-        prepare(executor, self.where)
-        tell_of_events(executor)
+        executor.begin()
+        try:
+            if self._pool.schema is not None:
+                executor.lock("schema")
+                executor.run(f"CREATE SCHEMA IF NOT EXISTS {self._pool.schema}")
+            prepare(executor, self.where)
+            tell_of_events(executor)
+            ((schema,),) = executor.select(select(func.current_schema()))
+        except Exception as error:
+            if not is_loss(error):
+                executor.rollback()
+            raise
         executor.commit()
-        ((schema,),) = executor.select(select(func.current_schema()))
-        executor.rollback()
         return schema
 
     async def _transact(self, step: Step[R], writes: bool, snapshot: bool) -> R:
         async with self._engine.connect() as connection:
-            if snapshot:
-                await connection.execution_options(isolation_level="REPEATABLE READ")
             try:
-                result, session = await connection.run_sync(_run_step, step, writes)
-                if session.wrote:
+                result, session = await connection.run_sync(_run_step, step, writes, snapshot)
+                if session is not None:
                     await self._commit(connection, session, result)
             except Exception as error:
-                if is_loss(error, self._dbapi) or isinstance(error, _CommitInDoubtError):
+                if is_loss(error) or isinstance(error, _CommitInDoubtError):
                     await connection.invalidate()
                 raise
             except asyncio.CancelledError:
@@ -244,7 +245,7 @@ class PostgresCollections(SqlRows):
         error = commit.exception()
         if error is None:
             return
-        if is_loss(error, self._dbapi):
+        if is_loss(error):
             raise _CommitInDoubtError(session.marker, result) from error
         raise error
 
@@ -262,7 +263,7 @@ class PostgresCollections(SqlRows):
                 async with self._engine.connect() as connection:
                     stored = await connection.run_sync(_stored_events, seq)
             except Exception as error:
-                if not is_loss(error, self._dbapi) or monotonic() > end:
+                if not is_loss(error) or monotonic() > end:
                     raise self._translated(error) from error
                 await asyncio.sleep(_LONGEST_PAUSE / 4)
             else:
@@ -283,19 +284,23 @@ class PostgresCollections(SqlRows):
 
         async def begin() -> AsyncConnection:
             await self._ready()
-            connection = self._engine.connect()
-            return await connection.start()
+            connection = await self._engine.connect().start()
+            await connection.run_sync(lambda inner: PostgresConnection(inner).begin())
+            return connection
 
         connection = await self._io.run(begin)
         token = self._block.set(_Block(connection))
         try:
             yield self
             await self._io.run(
-                lambda: connection.run_sync(lambda c: PostgresConnection(c).commit())
+                lambda: connection.run_sync(lambda inner: PostgresConnection(inner).commit())
             )
+        except BaseException:
+            # Closing the connection undoes what was not committed.
+            await self._io.run(connection.invalidate)
+            raise
         finally:
             self._block.reset(token)
-            # What was not committed is rolled back with it.
             await self._io.run(connection.close)
 
     def watch(self, notify: Callable[[], None]) -> Callable[[], None] | None:
@@ -321,18 +326,37 @@ class PostgresCollections(SqlRows):
             self._finalize()
 
 
-def _run_step(connection: Connection, step: Step[R], writes: bool) -> tuple[R, SqlSession]:
-    session = SqlSession(PostgresConnection(connection), writes=writes)
-    return drive(cast("Coroutine[Any, Any, R]", step(session))), session
+def _run_step(
+    connection: Connection, step: Step[R], writes: bool, snapshot: bool
+) -> tuple[R, SqlSession | None]:
+    """Run a step; return its result, and its session if there is something to commit."""
+    executor = PostgresConnection(connection)
+    session = SqlSession(executor, writes=writes)
+    if not writes and not snapshot:
+        return drive(cast("Coroutine[Any, Any, R]", step(session))), None
+    executor.begin(snapshot=snapshot)
+    try:
+        result = drive(cast("Coroutine[Any, Any, R]", step(session)))
+    except Exception as error:
+        if not is_loss(error):
+            executor.rollback()
+        raise
+    if session.wrote:
+        return result, session
+    executor.rollback()
+    return result, None
 
 
 async def _in_block(connection: AsyncConnection, step: Step[R]) -> R:
-    result, _ = await connection.run_sync(_run_step, step, True)
-    return result
+    def work(inner: Connection) -> R:
+        return drive(cast("Coroutine[Any, Any, R]", step(SqlSession(PostgresConnection(inner)))))
+
+    return await connection.run_sync(work)
 
 
 def _stored_events(connection: Connection, seq: int) -> str | None:
     executor = PostgresConnection(connection)
+    executor.begin()
     body = SqlJournal.stored(executor, seq)
     executor.rollback()
     return body
