@@ -55,9 +55,11 @@ class Job(Generic[W]):
             return self._committing
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
-        """Deliver what came of the work."""
-        self.result, self.error = result, error
+        """Deliver what came of the work; the first delivery counts."""
         with self._guard:
+            if self._done.is_set():
+                return
+            self.result, self.error = result, error
             self._done.set()
             notify = self._notify
         if notify is not None:
@@ -119,12 +121,16 @@ class JobThread(Generic[W]):
     """A thread that serves jobs in order of arrival, those that wait already together.
 
     Args:
-        serve: Does some jobs and finishes each.
+        serve: Does some jobs and finishes each; those that it leaves get what it raises.
         name: The thread's name.
+        most: How many jobs are served together.
     """
 
-    def __init__(self, serve: Callable[[list[Job[W]]], None], name: str) -> None:
+    def __init__(
+        self, serve: Callable[[list[Job[W]]], None], name: str, *, most: int = _MOST_AT_ONCE
+    ) -> None:
         self._serve = serve
+        self._most = most
         self._jobs: queue.SimpleQueue[Job[W] | None] = queue.SimpleQueue()
         self._process = os.getpid()
         self._guard = threading.Lock()
@@ -187,7 +193,7 @@ class JobThread(Generic[W]):
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             jobs = [job]
-            while len(jobs) < _MOST_AT_ONCE and not self._jobs.empty():
+            while len(jobs) < self._most and not self._jobs.empty():
                 job = self._jobs.get()
                 if job is None:
                     self._jobs.put(None)

@@ -12,11 +12,21 @@ from contextlib import contextmanager
 from operator import methodcaller
 from typing import Any, Final
 
-from asyncpg import InterfaceError, InternalClientError, UniqueViolationError
+from asyncpg import InterfaceError, InternalClientError, PostgresError, UniqueViolationError
 from sqlalchemy import ClauseElement, Connection, Dialect
+from sqlalchemy.exc import SQLAlchemyError
 
+from agentlightning.errors import AgentLightningError
 from agentlightning.store.collections.sql.statement import Parameters, Statement, render
 
+DRIVER_ERRORS: Final = (
+    PostgresError,
+    InterfaceError,
+    InternalClientError,
+    SQLAlchemyError,
+    OSError,
+)
+"""Everything that talking to a server may raise."""
 _RETRIED: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialisation failure, deadlock, lock not available: nothing was done, and it may work now."""
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "53300"})
@@ -122,7 +132,7 @@ class PostgresConnection:
         self.run("SAVEPOINT part")
         try:
             yield
-        except Exception:
+        except (PostgresError, AgentLightningError):
             self.run("ROLLBACK TO SAVEPOINT part")
             raise
         self.run("RELEASE SAVEPOINT part")

@@ -7,24 +7,32 @@ the rollouts that they read, so that two steps about one rollout come after one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from operator import methodcaller
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, func, select
+from sqlalchemy import URL, Connection, event, func, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from agentlightning._internal.aio import drive
 from agentlightning._internal.clock import monotonic
 from agentlightning._internal.io_loop import IoLoop
-from agentlightning.errors import ConfigurationError, InvalidRequestError, StoreUnavailableError
+from agentlightning.errors import (
+    AgentLightningError,
+    ConfigurationError,
+    InvalidRequestError,
+    StoreUnavailableError,
+)
 from agentlightning.store.collections.base import AtomicLabels, AtomicMode, LightningCollections
 from agentlightning.store.collections.sql.migration import prepare
 from agentlightning.store.collections.sql.postgres_connection import (
+    DRIVER_ERRORS,
     PostgresConnection,
     is_conflict,
     is_loss,
@@ -101,8 +109,10 @@ class PostgresCollections(SqlRows):
             pool_size=pool.size,
             max_overflow=pool.overflow,
             pool_timeout=pool.wait_seconds,
+            pool_reset_on_return=None,
             connect_args={"server_settings": settings, "statement_cache_size": _STATEMENTS},
         )
+        event.listen(self._engine.sync_engine, "reset", _undo)
         self._preparing: asyncio.Task[str] | None = None
         self._schema = ""
         self._block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -153,7 +163,7 @@ class PostgresCollections(SqlRows):
                 result = await self._settle(doubt, end)
                 if result is not None:
                     return cast("R", result[0])
-            except Exception as error:
+            except DRIVER_ERRORS as error:
                 conflicts += is_conflict(error)
                 if not self._may_try_again(error, conflicts, end):
                     raise self._translated(error) from error
@@ -161,12 +171,16 @@ class PostgresCollections(SqlRows):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _may_try_again(self, error: Exception, conflicts: int, end: float) -> bool:
+        if isinstance(error, AgentLightningError):
+            return False
         if is_conflict(error):
             return conflicts < _MOST_CONFLICTS
         return is_loss(error) and monotonic() < end
 
     def _translated(self, error: Exception) -> Exception:
         """Return the store's error for a driver's, or the error itself."""
+        if isinstance(error, AgentLightningError):
+            return error
         if sql_state(error)[:2] in {"28", "3D", "3F", "42"} and not self._schema:
             return ConfigurationError(f"{self.where} cannot be used as a store: {error}")
         if is_refusal(error):
@@ -200,17 +214,12 @@ class PostgresCollections(SqlRows):
     def _create(self, connection: Connection) -> str:
         executor = PostgresConnection(connection)
         executor.begin()
-        try:
-            if self._pool.schema is not None:
-                executor.lock("schema")
-                executor.run(f"CREATE SCHEMA IF NOT EXISTS {self._pool.schema}")
-            prepare(executor, self.where)
-            tell_of_events(executor)
-            ((schema,),) = executor.select(select(func.current_schema()))
-        except Exception as error:
-            if not is_loss(error):
-                executor.rollback()
-            raise
+        if self._pool.schema is not None:
+            executor.lock("schema")
+            executor.run(f"CREATE SCHEMA IF NOT EXISTS {self._pool.schema}")
+        prepare(executor, self.where)
+        tell_of_events(executor)
+        ((schema,),) = executor.select(select(func.current_schema()))
         executor.commit()
         return schema
 
@@ -220,13 +229,13 @@ class PostgresCollections(SqlRows):
                 result, session = await connection.run_sync(_run_step, step, writes, snapshot)
                 if session is not None:
                     await self._commit(connection, session, result)
-            except Exception as error:
-                if is_loss(error) or isinstance(error, _CommitInDoubtError):
-                    await connection.invalidate()
-                raise
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, _CommitInDoubtError):
                 # What it was doing when it was interrupted, nobody knows.
                 await connection.invalidate()
+                raise
+            except DRIVER_ERRORS as error:
+                if is_loss(error):
+                    await connection.invalidate()
                 raise
             return result
 
@@ -236,12 +245,8 @@ class PostgresCollections(SqlRows):
             connection.run_sync(lambda c: PostgresConnection(c).commit())
         )
         while not commit.done():
-            try:
-                await asyncio.shield(commit)
-            except asyncio.CancelledError:
-                continue
-            except Exception:  # noqa: BLE001 - looked at below, where cancellation is over.
-                break
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([commit])
         error = commit.exception()
         if error is None:
             return
@@ -262,7 +267,7 @@ class PostgresCollections(SqlRows):
             try:
                 async with self._engine.connect() as connection:
                     stored = await connection.run_sync(_stored_events, seq)
-            except Exception as error:
+            except DRIVER_ERRORS as error:
                 if not is_loss(error) or monotonic() > end:
                     raise self._translated(error) from error
                 await asyncio.sleep(_LONGEST_PAUSE / 4)
@@ -308,7 +313,8 @@ class PostgresCollections(SqlRows):
             while not self._schema:
                 try:
                     await self._ready()
-                except Exception:  # noqa: BLE001 - boundary: callers are told by their own calls.
+                except (*DRIVER_ERRORS, ConfigurationError):
+                    # Callers are told by their own calls.
                     await asyncio.sleep(_LONGEST_PAUSE)
             await listen(self._connect, self._name, self._schema, notify)
 
@@ -326,6 +332,12 @@ class PostgresCollections(SqlRows):
             self._finalize()
 
 
+def _undo(driver: Any, *_: Any) -> None:
+    """Leave no transaction open on a connection that goes back to the pool."""
+    if driver.driver_connection.is_in_transaction():
+        driver.run_async(methodcaller("execute", "ROLLBACK"))
+
+
 def _run_step(
     connection: Connection, step: Step[R], writes: bool, snapshot: bool
 ) -> tuple[R, SqlSession | None]:
@@ -335,16 +347,8 @@ def _run_step(
     if not writes and not snapshot:
         return drive(cast("Coroutine[Any, Any, R]", step(session))), None
     executor.begin(snapshot=snapshot)
-    try:
-        result = drive(cast("Coroutine[Any, Any, R]", step(session)))
-    except Exception as error:
-        if not is_loss(error):
-            executor.rollback()
-        raise
-    if session.wrote:
-        return result, session
-    executor.rollback()
-    return result, None
+    result = drive(cast("Coroutine[Any, Any, R]", step(session)))
+    return result, session if session.wrote else None
 
 
 async def _in_block(connection: AsyncConnection, step: Step[R]) -> R:
@@ -357,6 +361,4 @@ async def _in_block(connection: AsyncConnection, step: Step[R]) -> R:
 def _stored_events(connection: Connection, seq: int) -> str | None:
     executor = PostgresConnection(connection)
     executor.begin()
-    body = SqlJournal.stored(executor, seq)
-    executor.rollback()
-    return body
+    return SqlJournal.stored(executor, seq)

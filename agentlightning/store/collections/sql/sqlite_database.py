@@ -58,7 +58,7 @@ class _Reader:
         for job in jobs:
             try:
                 job.finish(self._read(job.work))
-            except Exception as error:  # noqa: BLE001 - boundary: it is raised at the caller.
+            except sqlite3.Error as error:
                 job.finish(error=translated(error))
 
     def _read(self, step: Step) -> Any:
@@ -96,7 +96,9 @@ class _Threads:
         self.engine.on_events = self.teller.tell
         self.listeners: list[Listener] = []
         self._reader = _Reader(path)
-        self.reader: JobThread[Step] = JobThread(self._reader.serve, "agentlightning-reader")
+        self.reader: JobThread[Step] = JobThread(
+            self._reader.serve, "agentlightning-reader", most=1
+        )
         self._process = os.getpid()
 
     def close(self) -> None:

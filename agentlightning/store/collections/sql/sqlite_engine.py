@@ -161,6 +161,11 @@ class SqliteEngine:
                 if self.session.wrote and len(jobs) > 1:
                     self.rollback()
                     return self._write_apart(jobs)
+            except BaseException as error:
+                self.rollback()
+                for each in jobs:
+                    each.finish(error=error)
+                raise
         return self._settle(outcomes)
 
     def _settle(
