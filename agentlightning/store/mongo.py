@@ -3,9 +3,9 @@
 With a replica set (or through a router) every step of the store is a transaction, read from
 majorities and acknowledged by one: it happened as a whole or not at all, whatever dies.
 
-Without one, MongoDB has no transactions. Then one store at a time writes, by a lock in the
+Without one, MongoDB has no transactions. Then one step at a time runs, by a lock in the
 partition's document, and notes there what it is about to write before it does; the next one
-finishes what a writer that died had begun. So here too a step happens as a whole or not at all,
+finishes what a writer that died had begun, after ten seconds in which that gave no sign. So here too a step happens as a whole or not at all,
 and no write is lost or doubled. What differs: writers wait for one another, readers may see half
 of a step while it is written, what a single server acknowledged is only as durable as that
 server, and other processes' changes are noticed by looking, up to four times a second.

@@ -50,6 +50,15 @@ def database(mongo_uri):
         yield client["agentlightning"]
 
 
+@pytest_asyncio.fixture
+async def side_by_side(tmp_path):
+    """Give collections on which steps run side by side."""
+    with mongo_server(tmp_path, "replica set") as uri:
+        store = MongoLightningStore(mongo_uri=uri)
+        yield store.collections
+        await store.close()
+
+
 @pytest.fixture
 def single_uri(tmp_path):
     with mongo_server(tmp_path, "single server") as uri:
@@ -185,8 +194,9 @@ async def test_journal_numbers_have_no_gap_and_old_ones_go(rows, monkeypatch):
         await rows.events.read(3)
 
 
-async def test_step_that_was_overtaken_runs_again(rows):
+async def test_step_that_was_overtaken_runs_again(side_by_side):
     """A step whose rollout changed after it was read starts anew and sees the change."""
+    rows = side_by_side
     await rows.apply(Changes(new_rollouts={"r": rollout()}))
     seen = []
 
@@ -207,8 +217,9 @@ async def test_step_that_was_overtaken_runs_again(rows):
     assert (await rows.rollouts.get()).status == "failed"
 
 
-async def test_objection_to_half_a_change_is_not_believed(rows):
+async def test_objection_to_half_a_change_is_not_believed(side_by_side):
     """A step that fails over what somebody else was just changing runs again."""
+    rows = side_by_side
     await rows.apply(Changes(new_rollouts={"r": rollout()}))
     runs = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -18,6 +18,9 @@ from agentlightning.store.collections.mongo.layout import (
     PARTITIONS,
     Document,
 )
+
+if TYPE_CHECKING:
+    from agentlightning.store.collections.mongo.lock import Hold
 
 R = TypeVar("R")
 RecordKey = tuple[str, tuple[Any, ...]]
@@ -51,6 +54,7 @@ class Block:
         seen: The versions of the records that it has read; None where there was none.
         held: Those of them that nobody may have changed when it ends, even if it does not.
         removed: Rollouts to remove when it ends, and whether only their spans go.
+        lock: The partition's lock, where there are no transactions.
         stack: What is left when it ends.
         overtaken: How often the step has run in vain.
         given: What it was given from the queue.
@@ -63,6 +67,7 @@ class Block:
     seen: dict[RecordKey, int | None] = field(default_factory=dict[RecordKey, "int | None"])
     held: set[RecordKey] = field(default_factory=set[RecordKey])
     removed: dict[str, bool] = field(default_factory=dict[str, bool])
+    lock: Hold | None = None
     stack: AsyncExitStack | None = None
     overtaken: int = 0
     given: set[str] = field(default_factory=set[str])

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from bson import ObjectId
 from pymongo import ReturnDocument
@@ -18,14 +18,16 @@ from agentlightning.store.collections.mongo.block import Block, RecordKey, Stale
 from agentlightning.store.collections.mongo.connection import Opened
 from agentlightning.store.collections.mongo.document import id_of
 from agentlightning.store.collections.mongo.layout import (
+    PARTITION,
     PARTITIONS,
     QUEUE,
+    REPLIES,
     RESOURCES,
     ROLLOUTS,
     WORKERS,
     Document,
 )
-from agentlightning.store.collections.mongo.lock import Hold, PartitionLock
+from agentlightning.store.collections.mongo.lock import Hold
 from agentlightning.store.collections.mongo.plan import Plan, Write, by_collection
 from agentlightning.store.collections.mongo.sequence import prune
 from agentlightning.store.collections.mongo.transaction import in_transaction
@@ -78,14 +80,9 @@ class _Waiting:
 
 
 class Committer:
-    """Writes plans, on the loop of its connection.
+    """Writes plans in transactions, on the loop of its connection."""
 
-    Args:
-        lock: The right to write where there are no transactions.
-    """
-
-    def __init__(self, lock: PartitionLock) -> None:
-        self._lock = lock
+    def __init__(self) -> None:
         self._line: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -143,11 +140,7 @@ class Committer:
     async def _write(self, opened: Opened, group: list[_Waiting]) -> None:
         plans = [waiting.plan for waiting in group]
         try:
-            if opened.has_transactions:
-                last = await _write_in_transaction(opened, plans)
-            else:
-                async with self._lock.held(opened) as hold:
-                    last = await _write_under_lock(opened, plans, hold)
+            last = await _write_in_transaction(opened, plans)
         except Exception as error:  # noqa: BLE001 - each caller gets its own.
             if len(group) == 1 or isinstance(error, ConnectionFailure):
                 for waiting in group:
@@ -159,10 +152,14 @@ class Committer:
             return
         for waiting in group:
             waiting.succeed()
-        try:
-            await prune(Block(opened), last, sum(len(plan.changes.events) for plan in plans))
-        except PyMongoError:
-            logger.warning("old events not dropped", exc_info=True)
+        await _prune(opened, last, sum(len(plan.changes.events) for plan in plans))
+
+
+async def _prune(opened: Opened, last: int, count: int) -> None:
+    try:
+        await prune(Block(opened), last, count)
+    except PyMongoError:
+        logger.warning("old events not dropped", exc_info=True)
 
 
 def _numbered(plans: Sequence[Plan], seq: int, order: int) -> list[Write]:
@@ -199,25 +196,20 @@ async def _write_in_transaction(opened: Opened, plans: Sequence[Plan]) -> int:
     return await in_transaction(opened, work)
 
 
-async def _write_under_lock(opened: Opened, plans: Sequence[Plan], hold: Hold) -> int:
-    expected: dict[RecordKey, int | None] = {}
-    unqueued: list[str] = []
-    for plan in plans:
-        expected |= plan.expected()
-        unqueued.extend(plan.changes.unqueued)
-    await check_versions(opened, expected)
-    await _check_replies(opened, plans)
-    queued = await _queue_documents(opened, unqueued)
+async def write_under_lock(opened: Opened, plan: Plan, hold: Hold) -> None:
+    """Write a plan where there are no transactions.
+
+    Raises:
+        StaleReadError: The lock was lost, or a record is there already.
+    """
+    await check_versions(opened, plan.expected())
+    await _check_reply(opened, plan)
+    queued = await _queue_documents(opened, plan.changes.unqueued)
     seq, order = hold.counters
-    writes: list[Write] = []
-    for plan in plans:
-        ids = [queued[value] for value in plan.changes.unqueued if value in queued]
-        flat = [document for each in ids for document in each]
-        writes.extend(plan.writes(seq + 1, order + 1, flat))
-        seq += len(plan.changes.events)
-        order += plan.ordered
-    await hold.write(writes, seq, order)
-    return seq
+    events = len(plan.changes.events)
+    writes = plan.writes(seq + 1, order + 1, queued)
+    await hold.write(writes, seq + events, order + plan.ordered)
+    await _prune(opened, seq + events, events)
 
 
 async def check_versions(opened: Opened, expected: dict[RecordKey, int | None]) -> None:
@@ -241,20 +233,19 @@ async def check_versions(opened: Opened, expected: dict[RecordKey, int | None]) 
                 raise StaleReadError(duplicate=version is None)
 
 
-async def _check_replies(opened: Opened, plans: Sequence[Plan]) -> None:
-    keys = [plan.changes.reply.key for plan in plans if plan.changes.reply is not None]
-    where: Document = {"partition_id": opened.partition, "key": {"$in": keys}}
-    if keys and await opened.database["replies"].find_one(where) is not None:
+async def _check_reply(opened: Opened, plan: Plan) -> None:
+    reply = plan.changes.reply
+    if reply is None:
+        return
+    where: Document = {PARTITION: opened.partition, "key": reply.key}
+    if await opened.database[REPLIES].find_one(where) is not None:
         raise StaleReadError(duplicate=True)
 
 
-async def _queue_documents(opened: Opened, values: Sequence[str]) -> dict[str, list[Any]]:
+async def _queue_documents(opened: Opened, values: Sequence[str]) -> list[ObjectId]:
     """Return the ids of the documents that hold these values in the queue."""
-    found: dict[str, list[ObjectId]] = {}
-    if values:
-        cursor = opened.database[QUEUE].find(
-            {"partition_id": opened.partition, "value": {"$in": list(values)}}, {"value": 1}
-        )
-        async for document in cursor:
-            found.setdefault(document["value"], []).append(document["_id"])
-    return found
+    if not values:
+        return []
+    where: Document = {PARTITION: opened.partition, "value": {"$in": list(values)}}
+    cursor = opened.database[QUEUE].find(where, {"_id": 1})
+    return [document["_id"] async for document in cursor]

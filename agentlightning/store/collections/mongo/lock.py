@@ -154,8 +154,10 @@ class Hold:
         """Do all of the writes, or leave a note by which somebody will.
 
         Raises:
-            StaleReadError: The lock was lost; nothing was written.
+            StaleReadError: The lock was lost, or was held too long; nothing was written.
         """
+        if monotonic() > self._end:
+            raise StaleReadError
         note = _note(writes, seq, order)
         if len(note) > _NOTE_BYTES:
             # Spans do no harm by being there before their rollout's counters know of them.

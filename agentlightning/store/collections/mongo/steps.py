@@ -20,6 +20,7 @@ from agentlightning.store.collections.mongo.block import (
 from agentlightning.store.collections.mongo.commit import (
     Committer,
     check_versions,
+    write_under_lock,
 )
 from agentlightning.store.collections.mongo.connection import Connection, Opened
 from agentlightning.store.collections.mongo.lock import PartitionLock
@@ -37,8 +38,9 @@ _LONGEST_PAUSE: Final = 0.1
 class Steps:
     """How everything reaches the database.
 
-    Steps run side by side. What each read is checked when it writes; one that was overtaken runs
-    again, one such at a time, so that those that touch the same rollout do not starve each other.
+    With transactions, steps run side by side. What each read is checked when it writes; one that was overtaken runs
+    again, one such at a time, so that those that touch the same rollout do not starve each other. Without,
+    a step holds the partition's lock from its first read on.
 
     Args:
         connection: Where the data is.
@@ -48,7 +50,7 @@ class Steps:
         self.connection = connection
         self.writer = connection.writer
         self.lock = PartitionLock(self.writer)
-        self._committer = Committer(self.lock)
+        self._committer = Committer()
         self._again = asyncio.Lock()
         self._claims = asyncio.Lock()
         connection.on_open = self._repair
@@ -113,6 +115,9 @@ class Steps:
     async def _once(self, opened: Opened, step: Work[R], overtaken: int) -> R:
         async with AsyncExitStack() as stack:
             block = Block(opened, direct=False, overtaken=overtaken, stack=stack)
+            if not opened.has_transactions:
+                # What is written one by one is only whole for who reads under the lock.
+                block.lock = await stack.enter_async_context(self.lock.held(opened))
             try:
                 return await step(block)
             except (StaleReadError, WritesDirectlyError):
@@ -124,7 +129,10 @@ class Steps:
 
     async def commit(self, block: Block, plan: Plan) -> None:
         """Write what a step wants written."""
-        await self._committer.commit(block.opened, plan)
+        if block.lock is None:
+            await self._committer.commit(block.opened, plan)
+        else:
+            await write_under_lock(block.opened, plan, block.lock)
 
     async def claim(self, block: Block) -> None:
         """Let no other step of this process look at the queue before this one has ended."""
