@@ -1,14 +1,15 @@
 """The store in MongoDB: it survives the process, and many processes share it.
 
-With a replica set (or through a router) every step of the store is a transaction, read from
-majorities and acknowledged by one: it happened as a whole or not at all, whatever dies.
+With a replica set (or through a router) every step of the store is a transaction, acknowledged by
+a majority: it happened as a whole or not at all, whatever dies.
 
 Without one, MongoDB has no transactions. Then one step at a time runs, by a lock in the
 partition's document, and notes there what it is about to write before it does; the next one
-finishes what a writer that died had begun, after ten seconds in which that gave no sign. So here too a step happens as a whole or not at all,
-and no write is lost or doubled. What differs: writers wait for one another, readers may see half
-of a step while it is written, what a single server acknowledged is only as durable as that
-server, and other processes' changes are noticed by looking, up to four times a second.
+finishes what a writer that died had begun, after ten seconds in which that gave no sign. So here
+too a step happens as a whole or not at all, and no write is lost or doubled. What differs: steps
+wait for one another, readers may see half of a step while it is written, what a single server
+acknowledged is only as durable as that server, and other processes' changes are noticed by
+looking, up to four times a second.
 
 This was tested against SecantusDB, which speaks MongoDB's protocol over the same storage engine,
 with and without a replica set's behaviour; no real MongoDB server could be had. Elections,
