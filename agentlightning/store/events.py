@@ -7,7 +7,8 @@ readers, who then read the journal from where they were, so none can lose or reo
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from agentlightning._internal.aio import Waiter, WaitLine
@@ -99,6 +100,7 @@ class ChangeLog:
         self.completions = Completions()
         self._readers = WaitLine()
         self._guard = threading.Lock()
+        self._choosy = 0
         self._first: int | None = None
         self._last: int | None = None
         self._caught_up: int | None = None
@@ -125,10 +127,22 @@ class ChangeLog:
             elif status in _QUEUED:
                 queued += 1
         if queued and len(self.work):
-            self.work.wake(queued)
+            # Who is choosy may have no use for what came, and would leave it lying.
+            self.work.wake(len(self.work) if self._choosy else queued)
         # Who joins a line looks once more afterwards, so an empty one needs no wake-up.
         if len(self._readers):
             self._readers.wake_all()
+
+    @contextmanager
+    def choosing(self) -> Generator[None]:
+        """Wait in the line `work` for some rollouts only, within the block."""
+        with self._guard:
+            self._choosy += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._choosy -= 1
 
     async def catch_up(self) -> list[StoreEvent]:
         """Announce the events that others wrote into the journal since the last call.
@@ -182,6 +196,11 @@ class ChangeLog:
             # Nothing had been announced here at the call; what was since then is still to come.
             first = self._first
             position = first - 1 if first is not None else await self.journal.last_seq()
+        elif position > (last := await self.journal.last_seq()):
+            raise ConflictError(
+                f"Event {position} is yet to come: the last one is {last}. The cursor belongs to "
+                "another store; read the records anew and subscribe from now on."
+            )
         while True:
             waiter = self._readers.join()
             try:

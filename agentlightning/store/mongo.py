@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode
 
+from agentlightning._internal.clock import now
 from agentlightning._internal.ids import generate_id
 from agentlightning.errors import ConfigurationError, MissingExtraError
 from agentlightning.store.base import LightningStoreCapabilities
@@ -89,6 +90,9 @@ class MongoLightningStore(CollectionBasedLightningStore):
             tracker=tracker,
             scan_debounce_seconds=scan_debounce_seconds,
         )
+        if self._watchdog is not None:
+            # Attempts may have run out while nobody had the store open.
+            self._watchdog.expect(now())
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> MongoLightningStore:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agentlightning.errors import InvalidRequestError
+from agentlightning.errors import ConflictError, InvalidRequestError
 from agentlightning.store.base import LightningStore
 from agentlightning.types import AttemptedRollout, PaginatedResult
 from tests.conformance.store_claims import ClaimConformance
@@ -173,6 +173,15 @@ class EventConformance:
             event = await later
         await events.aclose()
         assert event.rollout_id == wanted.rollout_id
+
+    async def test_a_cursor_of_another_store_is_refused(self, store: LightningStore):
+        """Following from an event that is yet to come is an error, not silence."""
+        await store.enqueue_rollout(0)
+        events = store.subscribe(since=await store.last_event_seq() + 5)
+        with pytest.raises(ConflictError, match="another store"):
+            async with asyncio.timeout(10):
+                await anext(events)
+        await events.aclose()
 
     async def test_newest_number_is_where_readers_begin(self, store: LightningStore):
         """last_event_seq is 0 at first, then the number of the newest event."""

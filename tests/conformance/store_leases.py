@@ -129,9 +129,11 @@ class LeaseConformance:
             for name in ("a", "b")
         ]
         await asyncio.sleep(0.05)
-        for name in ("b", "a"):
+        # The one for whom the first rollout is not must not keep the other from it.
+        for name, claim in zip("ba", reversed(claims), strict=True):
             await store.enqueue_rollout(name, metadata={"algo": name})
-        claimed = await asyncio.wait_for(asyncio.gather(*claims), 9)
+            await asyncio.wait_for(asyncio.shield(claim), 9)
+        claimed = [claim.result() for claim in claims]
         assert [c.input for c in claimed if c is not None] == ["a", "b"]
 
     async def test_rollouts_can_be_found_by_metadata(self, store: LightningStore):

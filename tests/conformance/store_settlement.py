@@ -193,6 +193,26 @@ class SettlementConformance:
         assert attempt.metadata is not None
         assert attempt.metadata["error"]["message"] == "boom"
 
+    async def test_a_second_settlement_changes_nothing(self, store: LightningStore):
+        """What an attempt was settled with first stands, whatever is told later."""
+        lost = await store.start_rollout(1)
+        await store.fail_rollout(lost.rollout_id, error="boom")
+        await store.finish_rollout(lost.rollout_id, output=1)
+        attempt = await store.get_latest_attempt(lost.rollout_id)
+        assert attempt is not None
+        assert attempt.metadata is not None
+        assert attempt.status == "failed"
+        assert attempt.metadata["outcome"] == "agent_error"
+        assert attempt.metadata["late_status"] == "succeeded"
+        assert "output" not in attempt.metadata
+        won = await store.start_rollout(2)
+        await store.update_attempt(won.rollout_id, "latest", status="succeeded")
+        await store.finish_rollout(won.rollout_id, output=1)
+        await store.finish_rollout(won.rollout_id, output=2)
+        attempt = await store.get_latest_attempt(won.rollout_id)
+        assert attempt is not None
+        assert attempt.metadata == {"outcome": "ok", "output": 1}
+
     async def test_wait_is_woken_by_the_last_end(self, store: LightningStore):
         """wait_for_rollouts returns when all known rollouts ended; unknown ids do not hold it."""
         ids = [(await store.start_rollout(i)).rollout_id for i in range(3)]

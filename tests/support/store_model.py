@@ -233,7 +233,11 @@ class StoreModel:
 
     def settle(self, rollout_id: str, attempt_id: str, status: str, result: Record) -> Record:
         attempt = self.attempt(rollout_id, attempt_id)
-        metadata = {**(attempt["metadata"] or {}), **result}
+        metadata = attempt["metadata"] or {}
+        if attempt["status"] in {"preparing", "running"}:
+            metadata = {**metadata, **result}
+        elif attempt["status"] == status:
+            metadata = {**result, **metadata}
         self.update_attempt(rollout_id, attempt["attempt_id"], status, {"metadata": metadata})
         return self.rollouts[rollout_id]
 

@@ -215,6 +215,14 @@ class ClaimMethods(StoreFrame):
     ) -> list[AttemptedRollout]:
         if wait_seconds <= 0:
             return await self._claim(claim, limit)
+        if claim.metadata:
+            with self._changes.choosing():
+                return await self._wait_for_claim(claim, limit, wait_seconds)
+        return await self._wait_for_claim(claim, limit, wait_seconds)
+
+    async def _wait_for_claim(
+        self, claim: _Claim, limit: int, wait_seconds: float
+    ) -> list[AttemptedRollout]:
         self._watch()
         end = monotonic() + wait_seconds
         line = self._changes.work

@@ -221,7 +221,13 @@ class SettlementMethods(SpanMethods):
     async def _settle(
         self, tx: Transaction, attempt: Attempt, status: AttemptStatus, result: dict[str, Any]
     ) -> Rollout:
-        changes = {"metadata": {**(attempt.metadata or {}), **result}}
+        known = attempt.metadata or {}
+        if not is_ended(attempt):
+            metadata = {**known, **result}
+        else:
+            # What was settled first stands; the same end told again may add what was left out.
+            metadata = {**result, **known} if attempt.status == status else known
+        changes = {"metadata": metadata}
         rollout_id = attempt.rollout_id
         await self._change_attempt(tx, rollout_id, attempt.attempt_id, status, changes)
         return replace(await tx.rollout(rollout_id))

@@ -1,85 +1,97 @@
-"""Connections of the store's client: a pool for each event loop, safe across threads and forks."""
+"""Sessions of the store's client: one for each event loop, safe across threads and forks."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
 
-from agentlightning._internal.clock import monotonic
-from agentlightning.store.http.connection import BrokenConnectionError, HttpConnection, connect
+import aiohttp
 
-__all__ = ["ConnectionPools", "Pool"]
+__all__ = ["SessionPool", "SessionPools"]
+
+logger = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 25.0
 """How long an unused connection is kept; servers of ours keep it for 30 seconds."""
 
-MAX_IDLE: Final = 256
+CLOSING_SECONDS: Final = 1.0
+"""How long closing waits for connections that have data to send."""
+
+_open: Final[set[SessionPool]] = set()
+"""Why: sessions complain when they are collected open, also in one go with what closes them."""
+
+_NOT_SENT: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
-class Pool:
-    """Connections of one event loop to one server.
+class _Connector(aiohttp.TCPConnector):
+    """A connector that a forked child drops without a word.
 
-    Long polls hold a connection each, so only the number of idle ones is limited.
+    Why: parent and child share what the kernel knows of sockets, so a child that closed the
+    connections it inherited would make its parent's loop deaf to them.
     """
 
-    def __init__(self, address: str, connection_timeout: float) -> None:
-        self._address = address
-        self._timeout = connection_timeout
-        self._idle: list[tuple[HttpConnection, float]] = []
-        self._busy: set[HttpConnection] = set()
-        self._closed = False
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._pid = os.getpid()
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        if self._pid == os.getpid():
+            super().__del__(_warnings)
+
+
+class SessionPool:
+    """The session of one event loop, with its connections to one server."""
+
+    def __init__(self, headers: Mapping[str, str], connection_timeout: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.session = aiohttp.ClientSession(
+            # Why: long polls hold a connection each, so their number has no limit.
+            connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            headers=headers,
+            skip_auto_headers=_NOT_SENT,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connection_timeout),
+            auto_decompress=False,
+        )
+        self.was_answered = False
+        """Whether an answer came since the last connection broke, so that idle ones may be kept."""
         self.recovery: asyncio.Task[None] | None = None
         """The one task that looks whether the server is back, while somebody waits for that."""
-
-    async def take(self, *, fresh: bool = False) -> HttpConnection:
-        """Return an open connection: the one used last, or a new one.
-
-        Raises:
-            OSError: The server cannot be reached.
-        """
-        oldest = monotonic() - IDLE_SECONDS
-        while self._idle and not fresh:
-            connection, since = self._idle.pop()
-            if connection.reusable and since >= oldest:
-                self._busy.add(connection)
-                return connection
-            connection.close()
-        connection = await connect(self._address, self._timeout)
-        if self._closed:
-            connection.close()
-            raise BrokenConnectionError("the client was closed")
-        self._busy.add(connection)
-        return connection
-
-    def give_back(self, connection: HttpConnection) -> None:
-        """Keep a connection for the next request, or close it if that is not possible."""
-        self._busy.discard(connection)
-        if connection.reusable and not self._closed and len(self._idle) < MAX_IDLE:
-            self._idle.append((connection, monotonic()))
-        else:
-            connection.close()
+        _open.add(self)
 
     async def close(self) -> None:
         """Close every connection; requests that are under way fail."""
-        self._closed = True
         if self.recovery is not None:
             self.recovery.cancel()
-        for connection in (*self._busy, *(kept for kept, _ in self._idle)):
-            connection.close()
-        self._idle.clear()
+        _open.discard(self)
+        connector = self.session.connector
+        self.session.detach()
+        if connector is not None:
+            try:
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await connector.close(abort_ssl=True)
+            except TimeoutError:
+                logger.debug("connections did not close in time")
         # Why: transports end in the loop's next turn, which must still come.
         await asyncio.sleep(0)
 
 
-class ConnectionPools:
-    """The pools of one client. A forked child has none of its parent's connections."""
+class SessionPools:
+    """The sessions of one client. A forked child has none of its parent's connections.
 
-    def __init__(self, address: str, connection_timeout: float) -> None:
-        self._address = address
+    Args:
+        headers: Sent with every request.
+        connection_timeout: Longest time to open a connection, in seconds.
+    """
+
+    def __init__(self, headers: Mapping[str, str], connection_timeout: float) -> None:
+        self._headers = headers
         self._timeout = connection_timeout
         self._reset()
 
@@ -87,11 +99,11 @@ class ConnectionPools:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pools: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None, None]]
+            asyncio.AbstractEventLoop, tuple[SessionPool, AsyncGenerator[None, None]]
         ] = weakref.WeakKeyDictionary()
 
-    async def here(self) -> Pool:
-        """Return the running loop's pool."""
+    async def here(self) -> SessionPool:
+        """Return the running loop's session."""
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
             # Two processes that write into one connection would get each other's answers.
@@ -99,11 +111,17 @@ class ConnectionPools:
         entry = self._pools.get(loop)
         if entry is not None:
             return entry[0]
-        pool = Pool(self._address, self._timeout)
+        pool = SessionPool(self._headers, self._timeout)
         closer = _closing_with_loop(pool)
         with self._lock:
+            for other in [other for other in self._pools if other.is_closed()]:
+                del self._pools[other]
             self._pools[loop] = (pool, closer)
         await anext(closer)
+        # Why: a session holds its loop, so those of ended loops never go by themselves.
+        for ended in [other for other in _open.copy() if other.loop.is_closed()]:
+            _open.discard(ended)
+            await ended.session.close()
         return pool
 
     async def close(self) -> None:
@@ -121,8 +139,18 @@ class ConnectionPools:
                 asyncio.run_coroutine_threadsafe(_close(closer), loop)
 
 
-async def _closing_with_loop(pool: Pool) -> AsyncGenerator[None, None]:
-    """Close the pool when this generator is closed, dropped, or its loop shuts down.
+def _leave_behind() -> None:
+    """Let a forked child forget its parent's sessions without a word."""
+    for pool in _open:
+        pool.session.detach()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_behind)
+
+
+async def _closing_with_loop(pool: SessionPool) -> AsyncGenerator[None, None]:
+    """Close the session when this generator is closed, dropped, or its loop shuts down.
 
     Why: event loops close their asynchronous generators before they end, which is the one moment
     when connections of a client that nobody closed can still be closed cleanly.

@@ -14,17 +14,20 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+import aiohttp
 import orjson
+from multidict import istr
+from yarl import URL
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.errors import StoreUnavailableError
-from agentlightning.store.http.connection import BrokenConnectionError, HttpConnection, Response
 from agentlightning.store.http.errors import RETRYABLE_STATUSES, error_from_wire
 from agentlightning.store.http.operation import IDEMPOTENCY_HEADER, RUN_ID_HEADER
-from agentlightning.store.http.pool import ConnectionPools
+from agentlightning.store.http.pool import SessionPools
 from agentlightning.store.idempotency import current_idempotency_key
 
 __all__ = ["Answer", "Transport", "TransportConfig", "new_key"]
@@ -36,6 +39,18 @@ STREAM_SILENCE_SECONDS: Final = 60.0
 
 MAX_PROBE_SECONDS: Final = 2.0
 """Longest time a look whether the server is back may take."""
+
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+"""Longest line of an event stream."""
+
+_KNOWN_URLS: Final = 256
+"""How many addresses are kept parsed: those of routes without ids, which are asked for often."""
+
+_LARGE_BODY_BYTES: Final = 512 * 1024
+"""Larger bodies are sent in pieces, so that the loop has turns between them."""
+
+_KEY: Final = istr(IDEMPOTENCY_HEADER)
+_TYPE: Final = istr("content-type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +77,7 @@ class Answer:
 
     body: bytes
     headers: Mapping[str, str]
-    """By lower-case name."""
+    """By name, in whatever case."""
 
     def json(self) -> Any:
         """Return the decoded body."""
@@ -74,15 +89,14 @@ class Transport:
 
     def __init__(self, config: TransportConfig) -> None:
         self.config = config
-        self._pools = ConnectionPools(config.address, config.connection_timeout)
-        parts = urlsplit(config.address)
-        self._prefix = parts.path
-        lines = [f"host: {parts.netloc.rpartition('@')[2]}", "accept-encoding: identity"]
+        headers = {"accept-encoding": "identity"}
         if config.token:
-            lines.append(f"authorization: Bearer {config.token}")
+            headers["authorization"] = f"Bearer {config.token}"
         if config.run_id is not None:
-            lines.append(f"{RUN_ID_HEADER}: {config.run_id}")
-        self._common = "\r\n".join(lines)
+            headers[RUN_ID_HEADER] = config.run_id
+        self._pools = SessionPools(headers, config.connection_timeout)
+        root = str(URL(config.address, encoded=True).with_user(None)).rstrip("/")
+        self._url = lru_cache(_KNOWN_URLS)(partial(_address, root))
         self._was_reached = False
 
     async def request(
@@ -109,13 +123,13 @@ class Transport:
             StoreUnavailableError: The store cannot be reached or says so, also at the last try.
             StoreError: What the store raised, as the class it raised.
         """
-        data = self._compose(method, path, body, _json_lines(method, key))
+        headers = _headers(method, key)
         seconds = self.config.request_timeout + extra_seconds
         delays = iter(self.config.retry_delays)
         deadline: float | None = None
         while True:
             try:
-                return await self._once(data, seconds)
+                return await self._once(method, path, body, headers, seconds)
             except StoreUnavailableError as error:
                 delay = next(delays, None)
                 if delay is None:
@@ -131,9 +145,9 @@ class Transport:
 
     async def is_healthy(self, *, seconds: float | None = None) -> bool:
         """Return whether the server answers, within `seconds` or else the request timeout."""
-        data = self._compose("GET", "/v1/agl/health", None, "")
+        seconds = seconds or self.config.request_timeout
         try:
-            await self._once(data, seconds or self.config.request_timeout)
+            await self._once("GET", "/v1/agl/health", None, None, seconds)
         except StoreUnavailableError:
             return False
         return True
@@ -147,60 +161,73 @@ class Transport:
         Raises:
             StoreUnavailableError: The store cannot be reached, or went away.
         """
-        lines = "".join(f"\r\n{name}: {value}" for name, value in headers.items())
-        data = self._compose("GET", path, None, lines)
         pool = await self._pools.here()
-        connection: HttpConnection | None = None
+        response: aiohttp.ClientResponse | None = None
         try:
-            connection = await pool.take(fresh=True)
             async with asyncio.timeout(self.config.request_timeout):
-                head, body = await connection.stream(data)
-                if head.status != 200:
-                    raise _error(head.status, await body.read())
-            yield _lines(body)
-        except OSError as error:
+                response = await pool.session.request(
+                    "GET",
+                    self._url(path),
+                    headers=headers,
+                    allow_redirects=False,
+                    read_bufsize=MAX_LINE_BYTES // 2,
+                )
+                if response.status != 200:
+                    raise _error(response.status, await response.read())
+            yield _lines(response.content)
+        except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
         finally:
-            if connection is not None:
-                pool.give_back(connection)
+            if response is not None:
+                response.close()
 
     async def close(self) -> None:
         """Close the connections of every loop; later requests open new ones."""
         await self._pools.close()
 
-    def _compose(self, method: str, path: str, body: bytes | None, lines: str) -> bytes:
-        length = f"\r\ncontent-length: {len(body)}" if body is not None else ""
-        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._common}{lines}{length}\r\n\r\n"
-        # Tokens may be any text; as everywhere in HTTP, each byte of it stands for itself.
-        return head.encode() + (body or b"")
-
-    async def _once(self, data: bytes, seconds: float) -> Answer:
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+        seconds: float,
+    ) -> Answer:
         try:
             async with asyncio.timeout(seconds):
-                response = await self._exchange(data)
-        except OSError as error:
+                status, answer = await self._exchange(method, path, body, headers)
+        except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
         self._was_reached = True
-        if response.status >= 300:
-            raise _error(response.status, response.body)
-        return Answer(response.body, response.headers)
+        if status >= 300:
+            raise _error(status, answer.body)
+        return answer
 
-    async def _exchange(self, data: bytes) -> Response:
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None
+    ) -> tuple[int, Answer]:
         pool = await self._pools.here()
-        connection = await pool.take()
-        try:
-            return await connection.request(data)
-        except BrokenConnectionError:
-            # A server may close a connection that was idle just when it is used again.
-            if not connection.used or connection.answering:
-                raise
-        finally:
-            pool.give_back(connection)
-        connection = await pool.take(fresh=True)
-        try:
-            return await connection.request(data)
-        finally:
-            pool.give_back(connection)
+        # A server may close a connection that was idle just when it is used again.
+        tries = 2 if pool.was_answered else 1
+        while True:
+            tries -= 1
+            data = BytesIO(body) if body and len(body) > _LARGE_BODY_BYTES else body
+            try:
+                response = await pool.session.request(
+                    method,
+                    self._url(path),
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                )
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+                pool.was_answered = False
+                if not tries or isinstance(error, aiohttp.ClientConnectorError):
+                    raise
+            else:
+                answer = Answer(await response.read(), response.headers)
+                pool.was_answered = True
+                return response.status, answer
 
     def _unavailable(self, error: BaseException) -> StoreUnavailableError:
         reason = str(error) or type(error).__name__
@@ -243,13 +270,17 @@ def new_key() -> str:
     return current_idempotency_key() or os.urandom(16).hex()
 
 
-def _json_lines(method: str, key: str | None) -> str:
+def _address(root: str, path: str) -> URL:
+    return URL(root + path, encoded=True)
+
+
+def _headers(method: str, key: str | None) -> dict[str, str] | None:
     if method == "GET":
-        return ""
-    return f"\r\ncontent-type: application/json\r\n{IDEMPOTENCY_HEADER}: {key or new_key()}"
+        return None
+    return {_TYPE: "application/json", _KEY: key or new_key()}
 
 
-async def _lines(body: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
+async def _lines(body: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
     while True:
         async with asyncio.timeout(STREAM_SILENCE_SECONDS):
             line = await body.readline()

@@ -100,6 +100,13 @@ async def test_hot_questions_use_an_index(store):
     await store.add_span(make_span(claimed))
     store.collections._engine.session.forget()
     await store.finish_rollout(claimed.rollout_id)
+    others = [await store.start_rollout(n) for n in range(3)]
+    await store.add_many_spans([make_span(o, attributes={"a": "x" * 3000}) for o in others])
+    store.collections._engine.session.forget()
+    await store.wait_for_rollouts(rollout_ids=[o.rollout_id for o in others], timeout=0)
+    await store.query_rollouts(sort_by="start_time", limit=2, offset=1)
+    await store.query_spans(others[0].rollout_id, limit=1)
+    await store.scan()
     connection._raw.set_trace_callback(None)
     questions = [text for text in seen if text.startswith(("SELECT", "UPDATE", "DELETE"))]
     assert any("json_each" in text for text in questions)

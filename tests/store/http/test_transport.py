@@ -168,3 +168,107 @@ async def test_a_stream_that_breaks_before_its_first_event_misses_nothing(
         assert proxy.lost == 1
         assert event.rollout_id == missed.rollout_id
         await following.aclose()
+
+
+@asynccontextmanager
+async def answering(*parts: bytes, requests: int = 1) -> AsyncIterator[LightningStoreClient]:
+    """Give a client of a server that sends these bytes and closes after so many requests."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(requests):
+            if not await reader.read(65536):
+                break
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.005)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    client = LightningStoreClient(
+        f"http://127.0.0.1:{port}", retry_delays=(), health_retry_delays=(), request_timeout=5
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+        listening.close()
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\n[1,2",
+        b"",
+    ],
+)
+async def test_what_is_no_answer_is_no_store(answer: bytes):
+    """Wrong and cut answers are an unavailable store, for calls and for subscriptions."""
+    async with answering(answer) as client:
+        with pytest.raises(StoreUnavailableError):
+            await client.start_rollout(1)
+        with pytest.raises(StoreUnavailableError):
+            await anext(client.subscribe())
+        assert not await client.is_healthy()
+
+
+async def test_answers_in_pieces():
+    """An answer that comes byte by byte, or ends with its connection, is whole."""
+    whole = b'HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{"name": "pieces"}'
+    async with answering(*(whole[at : at + 7] for at in range(0, len(whole), 7))) as client:
+        for _ in range(2):
+            assert (await client.statistics())["name"] == "pieces"
+
+
+async def test_connections_that_the_server_closed_are_not_noticed():
+    """A write over a connection that the server closes at that moment goes over a new one."""
+    arrived = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        for number in range(2):
+            if not await reader.read(65536):
+                break
+            arrived += 1
+            if number == 0:
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n" + b'{"sequence_id":7}'
+                )
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    client = LightningStoreClient(f"http://127.0.0.1:{port}", retry_delays=())
+    for _ in range(4):
+        assert await client.get_next_span_sequence_id("ro", "at") == 7
+    # The first has its connection; each other is lost once on the old one, and told anew.
+    assert arrived == 7
+    await client.close()
+    listening.close()
+    await asyncio.sleep(0.02)
+
+
+async def test_large_bodies(server: LightningStoreServer, claim: AttemptedRollout):
+    """Bodies of some megabytes go and come as they are."""
+    async with lossy_network(server) as (proxy, client):
+        proxy.losses = 1
+        text = "x" * 3_000_000
+        await client.add_many_spans([make_span(claim, attributes={"text": text})])
+        (span,) = await client.query_spans(claim.rollout_id)
+        assert span.attributes["text"] == text
+
+
+async def test_long_lines_of_a_stream(server: LightningStoreServer):
+    """An event of several megabytes is one event."""
+    async with lossy_network(server) as (_, client):
+        following = client.subscribe(kinds=["rollout_created"], metadata={"large": True})
+        coming = asyncio.create_task(anext(following))
+        await asyncio.sleep(0.1)
+        made = await server.start_rollout(1, metadata={"large": True, "text": "x" * 3_000_000})
+        assert (await asyncio.wait_for(coming, 10)).rollout_id == made.rollout_id
+        await following.aclose()

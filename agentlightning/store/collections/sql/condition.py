@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     String,
     Table,
@@ -26,7 +25,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 
 from agentlightning.store.collections.filtering import conditions, is_any, musts, none_rank
 from agentlightning.store.collections.sql.schema import rollout_tags, rollouts
-from agentlightning.store.collections.sql.statement import Bare
+from agentlightning.store.collections.sql.statement import Bare, Test
 from agentlightning.store.collections.sql.tags import wanted_tags
 from agentlightning.store.collections.sql.text import is_clean
 from agentlightning.types import FilterOptions, SortOptions
@@ -36,14 +35,11 @@ _MOST_PARAMETERS: Final = 30_000
 _LARGEST: Final = 2**63
 
 Order = UnaryExpression[Any] | ColumnElement[Any]
-Test = ColumnElement[bool]
+Condition = ColumnElement[bool]
 
 
-class _Contains(ColumnElement[bool]):
+class _Contains(Test):
     """Whether a column's text contains another, letter by letter."""
-
-    inherit_cache = False
-    type = Boolean()
 
     def __init__(self, column: ColumnElement[Any], part: str) -> None:
         self.column = column
@@ -53,13 +49,13 @@ class _Contains(ColumnElement[bool]):
 @compiles(_Contains)
 def _contains(element: _Contains, compiler: SQLCompiler, **kw: Any) -> str:
     column, part = compiler.process(element.column, **kw), compiler.process(element.part, **kw)
-    return f"strpos({column}, {part}) > 0"
+    return f"(strpos({column}, {part}) > 0)"
 
 
 @compiles(_Contains, "sqlite")
 def _contains_sqlite(element: _Contains, compiler: SQLCompiler, **kw: Any) -> str:
     column, part = compiler.process(element.column, **kw), compiler.process(element.part, **kw)
-    return f"instr({column}, {part}) > 0"
+    return f"(instr({column}, {part}) > 0)"
 
 
 class Filter:
@@ -74,17 +70,17 @@ class Filter:
         self._table = table
         self._common = common
 
-    def sql(self, options: FilterOptions | None) -> Test | None:
+    def sql(self, options: FilterOptions | None) -> Condition | None:
         """Return a filter as a SQL expression, or None where only Python can evaluate it."""
         if not options:
             return true()
-        required: list[Test] = []
+        required: list[Condition] = []
         for must in musts(options):
             test = self.sql(must)
             if test is None:
                 return None
             required.append(test)
-        own: list[Test] = []
+        own: list[Condition] = []
         for field, operator, operand in conditions(options):
             test = self._condition(field, operator, operand)
             if test is None:
@@ -94,7 +90,7 @@ class Filter:
             return and_(*required, or_(*own))
         return and_(true(), *required, *own)
 
-    def _condition(self, field: str, operator: str, operand: Any) -> Test | None:
+    def _condition(self, field: str, operator: str, operand: Any) -> Condition | None:
         if operator == "has":
             return self._has(field, operand)
         if field not in self._table.info["fields"]:
@@ -109,7 +105,7 @@ class Filter:
             return column == operand
         return _Contains(plain, operand) if isinstance(plain.type, String) else None
 
-    def _has(self, field: str, pairs: Any) -> Test | None:
+    def _has(self, field: str, pairs: Any) -> Condition | None:
         if self._table is not rollouts or field != "metadata":
             return None
         wanted = wanted_tags(pairs)
@@ -127,7 +123,7 @@ class Filter:
         )
 
 
-def _within(column: ColumnElement[Any], operand: Any) -> Test | None:
+def _within(column: ColumnElement[Any], operand: Any) -> Condition | None:
     values = list(operand)
     present = [value for value in values if value is not None]
     if len(present) > _MOST_PARAMETERS or not _comparable(column, present):
@@ -143,7 +139,7 @@ def _comparable(column: ColumnElement[Any], values: list[Any]) -> bool:
     return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)
 
 
-def sql_filter(table: Table, options: FilterOptions | None) -> Test | None:
+def sql_filter(table: Table, options: FilterOptions | None) -> Condition | None:
     """Return a filter as a SQL expression, or None where only Python can evaluate it."""
     return Filter(table).sql(options)
 

@@ -137,10 +137,22 @@ def first(executor: Executor, statement: Statement, parameters: Parameters = ())
     return rows[0][0] if rows else None
 
 
-class _InList(ColumnElement[bool]):
+class Test(ColumnElement[bool]):
+    """A condition of our own making, rendered in parentheses.
+
+    SQLAlchemy would compare it with 1 where a database has no booleans, and then no index helps.
+    """
+
     inherit_cache = False
     type = Boolean()
 
+    def self_group(self, against: Any = None) -> Any:
+        """Return the condition itself, whatever it stands in."""
+        del against
+        return self
+
+
+class _InList(Test):
     def __init__(self, column: ColumnElement[Any], values: ColumnElement[Any]) -> None:
         self.column = column
         self.values = values
@@ -149,13 +161,13 @@ class _InList(ColumnElement[bool]):
 @compiles(_InList, "sqlite")
 def _in_json(element: _InList, compiler: SQLCompiler, **kw: Any) -> str:
     column, values = compiler.process(element.column, **kw), compiler.process(element.values, **kw)
-    return f"{column} IN (SELECT value FROM json_each({values}))"
+    return f"({column} IN (SELECT value FROM json_each({values})))"
 
 
 @compiles(_InList, "postgresql")
 def _in_array(element: _InList, compiler: SQLCompiler, **kw: Any) -> str:
     column, values = compiler.process(element.column, **kw), compiler.process(element.values, **kw)
-    return f"{column} = ANY({values})"
+    return f"({column} = ANY({values}))"
 
 
 class _ListType(postgresql.ARRAY[Any]):

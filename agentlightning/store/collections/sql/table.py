@@ -19,7 +19,7 @@ from agentlightning.store.collections.filtering import (
 )
 from agentlightning.store.collections.kinds import Collection, offset_after
 from agentlightning.store.collections.sql import upkeep
-from agentlightning.store.collections.sql.condition import Filter, sql_order
+from agentlightning.store.collections.sql.condition import Filter, Order, sql_order
 from agentlightning.store.collections.sql.records import Records
 from agentlightning.store.collections.sql.statement import Executor
 from agentlightning.store.collections.sql.totals import (
@@ -100,17 +100,25 @@ class SqlCollection(Collection[M]):
         if where is None or terms is None:
             records = self._scan(executor, options)
             return page(sort_records(records, self._model, sort), limit, offset)
-        statement = self._records.select_all().where(where).order_by(*terms)
-        if limit != -1:
-            statement = statement.limit(limit)
-        if offset:
-            statement = statement.offset(offset)
-        items = self._load(executor, statement) if limit else []
+        items = self._load(executor, self._rows(where, terms, limit, offset)) if limit else []
         whole = (limit == -1 and not offset) or (0 < len(items) < limit and not offset)
         total = len(items) if whole else self._total(executor, options, where, facets)
         return PaginatedResult[Any].model_construct(
             items=items, limit=limit, offset=offset, total=total
         )
+
+    def _rows(
+        self, where: ColumnElement[bool], terms: Sequence[Order], limit: int, offset: int
+    ) -> Select[Any]:
+        if not offset:
+            statement = self._records.select_all().where(where).order_by(*terms)
+            return statement if limit == -1 else statement.limit(limit)
+        # Perf: what is passed over is only looked at in an index, not read as a whole.
+        ordinal = self._table.c.ordinal
+        places = select(ordinal).where(where).order_by(*terms).offset(offset)
+        if limit != -1:
+            places = places.limit(limit)
+        return self._records.select_all().where(ordinal.in_(places)).order_by(*terms)
 
     def _load(self, executor: Executor, statement: Select[Any]) -> list[M]:
         return self._records.decode(executor, executor.select(statement))
