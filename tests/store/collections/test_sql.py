@@ -113,7 +113,7 @@ async def test_hot_questions_use_an_index(store):
     for text in questions:
         for *_, plan in connection.run(f"EXPLAIN QUERY PLAN {text}"):
             scan = plan.startswith("SCAN") and "USING INDEX" not in plan
-            assert not scan or plan in {"SCAN k VIRTUAL TABLE INDEX 1:", "SCAN rollout_queue"}
+            assert not scan or "VIRTUAL TABLE" in plan or plan == "SCAN rollout_queue", text
 
 
 async def test_failing_server_of_jobs_is_reported_to_each_caller():
