@@ -108,12 +108,13 @@ async def test_hot_questions_use_an_index(store):
     await store.query_spans(others[0].rollout_id, limit=1)
     await store.scan()
     connection._raw.set_trace_callback(None)
+    few = {"SCAN rollout_queue", "SCAN totals"}
     questions = [text for text in seen if text.startswith(("SELECT", "UPDATE", "DELETE"))]
     assert any("json_each" in text for text in questions)
     for text in questions:
         for *_, plan in connection.run(f"EXPLAIN QUERY PLAN {text}"):
             scan = plan.startswith("SCAN") and "USING INDEX" not in plan
-            assert not scan or "VIRTUAL TABLE" in plan or plan == "SCAN rollout_queue", text
+            assert not scan or "VIRTUAL TABLE" in plan or plan in few, text
 
 
 async def test_failing_server_of_jobs_is_reported_to_each_caller():
