@@ -16,7 +16,7 @@ from agentlightning.store.base import (
 )
 from agentlightning.store.http.client_page import fetch_page, read_page
 from agentlightning.store.http.operation import API_PREFIX
-from agentlightning.store.http.transport import Transport
+from agentlightning.store.http.transport import Transport, new_key
 from agentlightning.store.http.wire import encode
 from agentlightning.store.http.wire_span import encode_spans, span_from_answer
 from agentlightning.types import (
@@ -48,12 +48,20 @@ class DataCalls(LightningStore):
     async def add_many_spans(self, spans: Sequence[Span]) -> Sequence[Span]:
         if not spans:
             return []
-        body = encode_spans(spans)
-        if len(body) > MAX_BULK_BYTES and len(spans) > 1:
-            middle = len(spans) // 2
-            first = await self.add_many_spans(spans[:middle])
-            return [*first, *await self.add_many_spans(spans[middle:])]
-        answer = await self._transport.request("POST", API_PREFIX + "/spans/bulk", body)
+        parts = _parts(spans)
+        if len(parts) == 1:
+            return await self._store_spans(spans, parts[0][1])
+        stored: list[Span] = []
+        key = new_key()
+        for index, (part, body) in enumerate(parts):
+            # Why: under one key for all, the second would be taken for a repeat of the first.
+            stored += await self._store_spans(part, body, f"{key}#{index}")
+        return stored
+
+    async def _store_spans(
+        self, spans: Sequence[Span], body: bytes, key: str | None = None
+    ) -> list[Span]:
+        answer = await self._transport.request("POST", API_PREFIX + "/spans/bulk", body, key=key)
         return [_as_stored(spans[item["index"]], item) for item in answer.json()["stored"]]
 
     async def add_otel_span(
@@ -203,6 +211,15 @@ class DataCalls(LightningStore):
         body = {} if isinstance(heartbeat_stats, Unset) else {"heartbeat_stats": heartbeat_stats}
         answer = await self._transport.request("POST", path, encode(body))
         return Worker.model_validate(answer.json())
+
+
+def _parts(spans: Sequence[Span]) -> list[tuple[Sequence[Span], bytes]]:
+    """Cut spans into as many requests as they need; each with its body."""
+    body = encode_spans(spans)
+    if len(body) <= MAX_BULK_BYTES or len(spans) == 1:
+        return [(spans, body)]
+    middle = len(spans) // 2
+    return [*_parts(spans[:middle]), *_parts(spans[middle:])]
 
 
 def _as_stored(span: Span, given: dict[str, Any]) -> Span:

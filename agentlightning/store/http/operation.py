@@ -78,6 +78,8 @@ class Operation:
     replayable: bool = False
     """Whether a request with a known idempotency key gets the first answer again; for writes
     that would do something else the second time."""
+    remembered: bool = True
+    """Whether stores that keep replies know a replayable call again by its key."""
 
 
 class Endpoint:
@@ -119,7 +121,10 @@ class Endpoint:
             if not self._operation.replayable:
                 return await self._handle(exchange)
             scope["agl.replay_key"] = full_key
-            return await self._site.ledger.once(full_key, lambda: self._produce(exchange))
+            keep = not (self._operation.remembered and self._site.keeps_replies())
+            return await self._site.ledger.once(
+                full_key, lambda: self._produce(exchange), keep=keep
+            )
 
     def _refusal(self, error: Exception, request_id: str | None, scope: Scope) -> Reply:
         status, fields = error_to_wire(error, request_id)

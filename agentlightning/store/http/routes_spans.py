@@ -126,6 +126,8 @@ OPERATIONS: Final = (
         returns=SpansStored,
         status=201,
         replayable=True,
+        # A store knows spans by their ids, so it answers a repeat with no new ones.
+        remembered=False,
     ),
     Operation(
         method="POST",
@@ -136,6 +138,8 @@ OPERATIONS: Final = (
         returns=Span | None,
         status=201,
         replayable=True,
+        # A store knows spans by their ids, so it answers a repeat with no new ones.
+        remembered=False,
     ),
     Operation(
         method="GET",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.frame import StoreFrame
+from agentlightning.store.collections.base import LightningCollections
 from agentlightning.store.http.exchange import Reply
 from agentlightning.types import AttemptedRollout
 
@@ -32,21 +33,26 @@ CLAIM_GRACE_SECONDS: Final = 10.0
 
 REJECTED_METRIC: Final = "agl.otlp.rejected"
 
+_NOTHING: Final = b"[]"
+"""The answer to a claim that found no work: a repeat looks again."""
+
 FOREIGN_POLL_SECONDS: Final = 0.1
 """How often a store that cannot wait is asked for work while a request waits."""
 
 
 class ReplayLedger:
-    """Answers of recent requests by idempotency key, so that a repeat gets the same answer.
+    """Recent requests by idempotency key, so that a repeat gets the answer of the first.
 
-    Only answers are kept, the newest `capacity` of them; failures are not, so that a repeat
-    tries again. The ledger does not outlive the server.
+    A repeat that comes while the first request runs shares its answer. What is answered is kept
+    only where asked for: a store that keeps its answers itself gives the records as they are now.
+    Failures are not kept, so that a repeat tries again. The ledger does not outlive the server.
     """
 
     def __init__(self, capacity: int = 2048, max_bytes: int = 1024 * 1024) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
-        self._answers: OrderedDict[str, asyncio.Future[Reply]] = OrderedDict()
+        self._answers: OrderedDict[str, asyncio.Future[Reply] | None] = OrderedDict()
+        """None where a request has been answered, and its answer is not kept."""
         self._repeated: set[str] = set()
 
     def was_repeated(self, key: str) -> bool:
@@ -58,11 +64,14 @@ class ReplayLedger:
         self._answers.pop(key, None)
         self._repeated.discard(key)
 
-    async def once(self, key: str, produce: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def once(
+        self, key: str, produce: Callable[[], Awaitable[Reply]], *, keep: bool = True
+    ) -> Reply:
         """Return the answer for `key`, producing it unless it is there or on its way."""
         known = self._answers.get(key)
-        if known is not None:
+        if known is not None or key in self._answers:
             self._repeated.add(key)
+        if known is not None:
             return await asyncio.shield(known)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._answers[key] = answer
@@ -75,8 +84,8 @@ class ReplayLedger:
             answer.exception()
             raise
         answer.set_result(reply)
-        if len(reply.body) > self._max_bytes:
-            self.forget(key)
+        if not keep or reply.body == _NOTHING or len(reply.body) > self._max_bytes:
+            self._answers[key] = None
         while len(self._answers) > self._capacity:
             oldest, _ = self._answers.popitem(last=False)
             self._repeated.discard(oldest)
@@ -116,6 +125,13 @@ class Site:
         """A claim that is cancelled while it waits has claimed nothing, or gives it back."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._can_wait: bool | None = None
+
+    def keeps_replies(self) -> bool:
+        """Return whether the store answers repeats itself, as stores with replies do."""
+        store = self.store
+        if not isinstance(store, StoreFrame):
+            return False
+        return type(store.collections).find_reply is not LightningCollections.find_reply
 
     async def claim(
         self, request: DequeueRequest, wait_seconds: float

@@ -4,10 +4,14 @@ import asyncio
 
 import pytest
 
+from agentlightning.store.base import LightningStore
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
+from agentlightning.store.http import client_data
 from agentlightning.store.http.exchange import Reply
-from agentlightning.store.http.site import ReplayLedger
+from agentlightning.store.http.site import ReplayLedger, Site
+from agentlightning.store.idempotency import idempotency_key
 from agentlightning.store.memory import InMemoryLightningStore
+from tests.store.http.conftest import make_span
 
 
 async def test_work_of_a_lost_claimant_goes_back(monkeypatch: pytest.MonkeyPatch):
@@ -57,6 +61,55 @@ async def test_the_ledger_answers_repeats_and_forgets_failures():
     assert (await ledger.once("b", slow)).body == b"2"
     await ledger.once("c", slow)
     assert (await ledger.once("a", slow)).body == b"4"
-    small = ReplayLedger(max_bytes=0)
-    await small.once("x", slow)
-    assert (await small.once("x", slow)).body == b"6"
+
+
+async def test_the_ledger_keeps_no_answer_that_may_become_stale():
+    """What is not to be kept, is too long, or is nothing is produced anew, and its repeat noted."""
+    ledger = ReplayLedger(max_bytes=10)
+    bodies = [b"one", b"[]", b"long " * 10]
+    for body, keep in ((bodies[0], False), (bodies[1], True), (bodies[2], True)):
+        answers: list[Reply] = []
+
+        async def produce(body: bytes = body, answers: list[Reply] = answers) -> Reply:
+            await asyncio.sleep(0.01)
+            answers.append(Reply(body))
+            return answers[-1]
+
+        key = body.decode()
+        first, joined = await asyncio.gather(
+            *(ledger.once(key, produce, keep=keep) for _ in range(2))
+        )
+        assert first is joined
+        ledger.forget(key)
+        await ledger.once(key, produce, keep=keep)
+        assert not ledger.was_repeated(key)
+        await ledger.once(key, produce, keep=keep)
+        assert ledger.was_repeated(key)
+        assert len(answers) == 3
+
+
+def test_stores_that_keep_replies():
+    """Our stores do; collections without replies, and stores of users, do not."""
+
+    class Plain(LightningStore):
+        """A store of a user."""
+
+    assert Site(InMemoryLightningStore()).keeps_replies()
+    assert not Site(Plain()).keeps_replies()
+
+
+async def test_a_caller_names_one_request(server: LightningStoreServer):
+    """A caller's key makes a repeated call one call; the parts of a call are not each other's."""
+    client = LightningStoreClient(server.endpoint)
+    with idempotency_key("named-1"):
+        first = await client.start_rollout("named")
+        assert (await client.start_rollout("named")).rollout_id == first.rollout_id
+    spans = [make_span(first, span_id=f"{number:016x}") for number in range(8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_data, "MAX_BULK_BYTES", 1500)
+        with idempotency_key("named-2"):
+            stored = await client.add_many_spans(spans)
+            assert [span.span_id for span in stored] == [span.span_id for span in spans]
+            assert await client.add_many_spans(spans) == stored
+    assert len(await client.query_spans(first.rollout_id)) == 8
+    await client.close()
