@@ -19,10 +19,11 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, TypeVar, cast
 
 from agentlightning._internal.aio import CrossLoopLock, drive
+from agentlightning._internal.record import build
 from agentlightning.errors import ConflictError
 from agentlightning.store.collections.base import (
     AtomicLabels,
@@ -165,12 +166,17 @@ class DictBasedKeyValue(KeyValue[K, V]):
         return len(self._data)
 
 
+_EVENT_FIELDS: Final = tuple(StoreEvent.model_fields)
+_event_values: Final = itemgetter(*_EVENT_FIELDS)
+
+
 class MemoryJournal(EventJournal):
     """The last events, in memory; safe to use from any thread."""
 
     def __init__(self, kept: int = KEPT_EVENTS) -> None:
         self._guard = threading.Lock()
-        self._events: deque[StoreEvent] = deque(maxlen=kept)
+        # Perf: as tuples, since the collector's work grows with every object that is kept.
+        self._events: deque[tuple[Any, ...]] = deque(maxlen=kept)
         self._last = 0
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
@@ -178,23 +184,28 @@ class MemoryJournal(EventJournal):
             for event in events:
                 self._last += 1
                 # Perf: a model's own assignment takes ten times as long.
-                vars(event)["seq"] = self._last
-                self._events.append(event)
+                fields = vars(event)
+                fields["seq"] = self._last
+                self._events.append(_event_values(fields))
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
         with self._guard:
-            oldest = self._last - len(self._events)
-            if after < oldest:
-                raise ConflictError(
-                    f"Events {after + 1} to {oldest} are no longer kept; "
-                    "read the records anew and subscribe from now on."
-                )
-            start = after - oldest
-            if start < len(self._events) - start:
-                return list(islice(self._events, start, start + limit))
-            # Perf: a deque is slow in its middle, so recent events are read from its end.
-            tail = list(islice(reversed(self._events), max(len(self._events) - start, 0)))
-            return tail[::-1][:limit]
+            found = self._read(after, limit)
+        return [build(StoreEvent, dict(zip(_EVENT_FIELDS, each, strict=True))) for each in found]
+
+    def _read(self, after: int, limit: int) -> list[tuple[Any, ...]]:
+        oldest = self._last - len(self._events)
+        if after < oldest:
+            raise ConflictError(
+                f"Events {after + 1} to {oldest} are no longer kept; "
+                "read the records anew and subscribe from now on."
+            )
+        start = after - oldest
+        if start < len(self._events) - start:
+            return list(islice(self._events, start, start + limit))
+        # Perf: a deque is slow in its middle, so recent events are read from its end.
+        tail = list(islice(reversed(self._events), max(len(self._events) - start, 0)))
+        return tail[::-1][:limit]
 
     async def last_seq(self) -> int:
         return self._last
@@ -210,6 +221,7 @@ class InMemoryLightningCollections(LightningCollections):
     """
 
     loop_agnostic = True
+    keeps_replies = True
 
     def __init__(
         self,
