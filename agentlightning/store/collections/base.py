@@ -69,6 +69,9 @@ class LightningCollections:
     loop_agnostic: bool = False
     """Calls may come from any thread and event loop, several at once."""
 
+    keeps_replies: bool = False
+    """`apply` keeps the reply, and `find_reply` in a later block finds it."""
+
     @property
     def rollouts(self) -> Collection[Rollout]:
         """Rollouts by `rollout_id`."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from agentlightning.errors import InvalidRequestError
+from agentlightning.errors import ConflictError, InvalidRequestError
 from agentlightning.store.http.exchange import Exchange, Stream
 from agentlightning.store.http.operation import Operation
 from agentlightning.store.http.site import Site
@@ -71,8 +71,14 @@ async def stream_events(exchange: Exchange) -> Stream:
         raise InvalidRequestError("metadata must be a JSON object.")
     last_id = exchange.headers.get("last-event-id")
     since = query.since if last_id is None else _event_id(last_id)
+    newest = await _newest(exchange)
     if since is None:
-        since = await _newest(exchange)
+        since = newest
+    elif newest is not None and since > newest:
+        raise ConflictError(
+            f"Event {since} is yet to come: the last one is {newest}. The cursor belongs to another "
+            "store; read the records anew and subscribe from now on."
+        )
     events = exchange.store.subscribe(since=since, kinds=query.kinds, metadata=metadata)
     return Stream(_sent_events(exchange.site, events, since), EVENT_STREAM_TYPE)
 

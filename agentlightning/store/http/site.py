@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.frame import StoreFrame
-from agentlightning.store.collections.base import LightningCollections
 from agentlightning.store.http.exchange import Reply
 from agentlightning.types import AttemptedRollout
 
@@ -128,10 +127,7 @@ class Site:
 
     def keeps_replies(self) -> bool:
         """Return whether the store answers repeats itself, as stores with replies do."""
-        store = self.store
-        if not isinstance(store, StoreFrame):
-            return False
-        return type(store.collections).find_reply is not LightningCollections.find_reply
+        return isinstance(self.store, StoreFrame) and self.store.collections.keeps_replies
 
     async def claim(
         self, request: DequeueRequest, wait_seconds: float

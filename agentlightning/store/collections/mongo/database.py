@@ -58,6 +58,7 @@ class MongoLightningCollections(LightningCollections):
     """
 
     loop_agnostic = True
+    keeps_replies = True
 
     def __init__(
         self, connection: Connection, steps: Steps | None = None, block: Block | None = None

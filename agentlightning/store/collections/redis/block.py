@@ -47,6 +47,7 @@ class RedisTables(LightningCollections):
     """The collections, whose operations happen wherever `run` lets them."""
 
     loop_agnostic = True
+    keeps_replies = True
 
     def __init__(self, run: Runner) -> None:
         self._rollouts = RedisCollection(ROLLOUTS, run)

@@ -35,6 +35,7 @@ class SqlRows(LightningCollections):
     """
 
     loop_agnostic = True
+    keeps_replies = True
 
     def __init__(self, run: Runner) -> None:
         self._runner = run
