@@ -21,8 +21,8 @@ _BUSY_MILLISECONDS: Final = 30_000
 _PAGE_BYTES: Final = 2048
 """Perf: every commit writes whole pages, mostly for a few bytes each."""
 _STATEMENTS: Final = 512
-_BRIEF_INSTRUCTIONS: Final = 25_000
-"""Of SQLite's machine; reading some hundred rows takes as many."""
+_BRIEF_INSTRUCTIONS: Final = 100_000
+"""Of SQLite's machine; reading a thousand rows takes as many."""
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -129,7 +129,7 @@ class SqliteConnection:
 
     @contextmanager
     def briefly(self) -> Generator[None]:
-        """Break off the block's statements when they take more than about a millisecond.
+        """Break off the block's statements when they take more than some milliseconds.
 
         Raises:
             TooLongError: They were broken off.

@@ -19,11 +19,11 @@ from agentlightning.store.collections.sql.sqlite_connection import SqliteConnect
 
 logger = logging.getLogger(__name__)
 
-_WRITE_BACK: Final = 8 << 20
+_WRITE_BACK: Final = 32 << 20
 """Bytes by which the log grows before it is written back."""
-_COMMITS: Final = 1000
+_COMMITS: Final = 4000
 """Commits after which it is written back, for a log that has begun anew does not grow."""
-_MOST: Final = 64 << 20
+_MOST: Final = 128 << 20
 """Bytes beyond which writers are held up."""
 _STOP_SECONDS: Final = 10.0
 
