@@ -18,7 +18,7 @@ from agentlightning.store.http.client_page import fetch_page, read_page
 from agentlightning.store.http.operation import API_PREFIX
 from agentlightning.store.http.transport import Transport, new_key
 from agentlightning.store.http.wire import encode
-from agentlightning.store.http.wire_span import encode_spans, span_from_answer
+from agentlightning.store.http.wire_span import AnsweredSpans, encode_spans
 from agentlightning.types import (
     NamedResources,
     ResourcesUpdate,
@@ -126,7 +126,7 @@ class DataCalls(LightningStore):
             "sort_order": sort_order,
         }
         return await fetch_page(
-            self._transport, "/spans/search", query, limit, offset, span_from_answer
+            self._transport, "/spans/search", query, limit, offset, AnsweredSpans()
         )
 
     async def query_resources(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from agentlightning.store.base import UNSET
@@ -43,24 +41,7 @@ def read_page(
     raw: dict[str, Any], limit: int, read: Callable[[Any], ItemT]
 ) -> PaginatedResult[ItemT]:
     """Return a page from its wire form."""
-    with _collector_paused():
-        items = [read(item) for item in raw["items"]] if limit != 0 else []
+    items = [read(item) for item in raw["items"]] if limit != 0 else []
     return PaginatedResult[Any].model_construct(
         items=items, limit=limit, offset=raw["offset"], total=raw["total"]
     )
-
-
-@contextmanager
-def _collector_paused() -> Generator[None]:
-    """Keep the garbage collector from looking through a page while it is built.
-
-    Perf: nothing in a page is garbage yet, and looking takes longer than building. Safe with
-    threads: whoever found the collector running starts it again.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

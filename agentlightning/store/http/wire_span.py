@@ -10,15 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from agentlightning._internal.record import build
 from agentlightning.store.http.errors import UnprocessableError
 from agentlightning.store.http.wire import MAX_INTEGER, encode, plain_fields
-from agentlightning.store.record import build
 from agentlightning.types import OtelResource, Span, SpanContext, TraceStatus
 
 __all__ = [
     "NON_FINITE_FIELD",
+    "AnsweredSpans",
     "encode_spans",
-    "span_from_answer",
     "span_from_wire",
     "span_to_wire",
 ]
@@ -40,8 +40,8 @@ def encode_spans(spans: Sequence[Span]) -> bytes:
     return encode([span_to_wire(span) for span in spans])
 
 
-def span_to_wire(span: Span) -> Span | dict[str, Any]:
-    """Return what `encode` takes for a span: itself, unless it holds NaN or infinities."""
+def span_to_wire(span: Span) -> dict[str, Any]:
+    """Return what `encode` takes for a span; NaN and infinities are spelled out in it."""
     odd: dict[str, Any] = {}
     for key, value in span.attributes.items():
         if type(value) is float:
@@ -52,10 +52,20 @@ def span_to_wire(span: Span) -> Span | dict[str, Any]:
             # A sum shows an odd number among thousands in a microsecond.
             if not math.isfinite(sum(numbers)):
                 odd[key] = [_number_name(number) for number in numbers]
-    if not odd:
-        return span
-    fields = plain_fields(span)
-    return {**fields, "attributes": {**span.attributes, **odd}, NON_FINITE_FIELD: [*odd]}
+    fields = {
+        **plain_fields(span),
+        # Perf: `encode` would come back for each of them, which takes twice as long.
+        "status": plain_fields(span.status),
+        "resource": plain_fields(span.resource),
+    }
+    if span.context is not None:
+        fields["context"] = plain_fields(span.context)
+    if span.parent is not None:
+        fields["parent"] = plain_fields(span.parent)
+    if odd:
+        fields["attributes"] = {**span.attributes, **odd}
+        fields[NON_FINITE_FIELD] = [*odd]
+    return fields
 
 
 def _number_name(value: float) -> float | str:
@@ -66,30 +76,47 @@ def _number_name(value: float) -> float | str:
     return value
 
 
-def span_from_answer(raw: dict[str, Any]) -> Span:
-    """Return a span that a store has sent, whose values are taken as they are."""
-    if raw.keys() != _SPAN_KEYS or raw["events"] or raw["links"]:
-        return span_from_wire(raw)
-    return _built(raw) or span_from_wire(raw)
+class AnsweredSpans:
+    """Reads the spans of one answer, whose values are taken as they are.
+
+    Spans of equal resources share one object. The raw spans are used up.
+    """
+
+    def __init__(self) -> None:
+        self._raw: Any = None
+        self._resource: OtelResource | None = None
+
+    def __call__(self, raw: dict[str, Any]) -> Span:
+        """Return a span that a store has sent."""
+        if raw.keys() != _SPAN_KEYS or raw["events"] or raw["links"]:
+            return span_from_wire(raw)
+        resource = self._resource if raw["resource"] == self._raw else None
+        given = raw["resource"]
+        span = _built(raw, resource)
+        if span is None:
+            return span_from_wire(raw)
+        if resource is None:
+            self._raw, self._resource = given, span.resource
+        return span
 
 
-def _built(raw: dict[str, Any]) -> Span | None:
-    """Return the span of these fields; None if a part of it has unusual fields."""
+def _built(raw: dict[str, Any], known_resource: OtelResource | None = None) -> Span | None:
+    """Return a span that keeps these very fields; None if a part of it has unusual ones."""
     status, resource = raw["status"], raw["resource"]
+    context, parent = raw["context"], raw["parent"]
     if status.keys() != _STATUS_KEYS or resource.keys() != _RESOURCE_KEYS:
         return None
-    fields = {
-        **raw,
-        "status": build(TraceStatus, status, {}),
-        "resource": build(OtelResource, resource),
-    }
-    for name in ("context", "parent"):
-        context = raw[name]
-        if context is not None:
-            if context.keys() != _CONTEXT_KEYS:
-                return None
-            fields[name] = build(SpanContext, context, {})
-    return build(Span, fields, {})
+    if context is not None and context.keys() != _CONTEXT_KEYS:
+        return None
+    if parent is not None and parent.keys() != _CONTEXT_KEYS:
+        return None
+    raw["status"] = build(TraceStatus, status, {})
+    raw["resource"] = known_resource or build(OtelResource, resource)
+    if context is not None:
+        raw["context"] = build(SpanContext, context, {})
+    if parent is not None:
+        raw["parent"] = build(SpanContext, parent, {})
+    return build(Span, raw, {})
 
 
 def _is_usual(raw: dict[str, Any]) -> bool:

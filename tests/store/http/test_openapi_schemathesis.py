@@ -62,7 +62,7 @@ def turns() -> Iterator[int]:
 
 @schema.parametrize()
 @settings(
-    max_examples=8,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     database=None,

@@ -76,7 +76,7 @@ async def killable(folder: Path) -> AsyncIterator[tuple[Killable, LightningStore
 
 async def test_writes_in_flight_survive_kills(tmp_path: Path):
     """Clients that write while the server is killed twice get every answer, each write once."""
-    tasks, kills = 40, 2
+    tasks, kills = 24, 2
     async with killable(tmp_path) as (server, client):
         progress = 0
         ended = asyncio.Event()
