@@ -68,6 +68,14 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        # The loop is closed, and has cancelled all of its tasks itself.
+        return
+
+
 async def _finish(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel everything else on the loop, wait for it, and stop the loop."""
     others = asyncio.all_tasks(loop) - {asyncio.current_task()}
@@ -95,7 +103,8 @@ class IoLoop:
         self._process = os.getpid()
         self._closed = False
 
-    def _start(self) -> asyncio.AbstractEventLoop:
+    def _begin(self, begin: Callable[[], object]) -> asyncio.AbstractEventLoop:
+        """Have the loop call something, and return it; `close` comes either before or after."""
         with self._guard:
             if self._closed:
                 raise StoreError("The store is closed; open it again.")
@@ -110,6 +119,7 @@ class IoLoop:
                     target=_serve, args=(self._loop,), name=self._name, daemon=True
                 )
                 self._thread.start()
+            self._loop.call_soon_threadsafe(begin)
             return self._loop
 
     def owns_current_thread(self) -> bool:
@@ -125,19 +135,20 @@ class IoLoop:
             CommittedThenCancelledError: The caller was cancelled, but the work was done.
             StoreError: The loop is closed, or belongs to a process that this one was forked from.
         """
-        loop = self._start()
         if self.owns_current_thread():
             return await work()
         handed = _Handed(work)
-        loop.call_soon_threadsafe(handed.begin)
+        loop = self._begin(handed.begin)
         try:
             await asyncio.shield(handed.arrived)
         except asyncio.CancelledError:
-            loop.call_soon_threadsafe(handed.cancel)
+            _tell(loop, handed.cancel)
             await handed.settled()
             if handed.task.cancelled() or handed.task.exception() is not None:
                 raise
             raise CommittedThenCancelledError(handed.task.result()) from None
+        if handed.task.cancelled():
+            raise StoreError("The store was closed before this was done; open it again.")
         return handed.task.result()
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -148,22 +159,17 @@ class IoLoop:
         Raises:
             StoreError: As for `run`.
         """
-        loop = self._start()
         tasks: list[asyncio.Task[None]] = []
-        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(work())))
+
+        def begin() -> None:
+            tasks.append(asyncio.get_running_loop().create_task(work()))
 
         def cancel() -> None:
             for task in tasks:
                 task.cancel()
 
-        def stop() -> None:
-            try:
-                loop.call_soon_threadsafe(cancel)
-            except RuntimeError:
-                # The loop was closed, and has cancelled the task itself.
-                return
-
-        return stop
+        loop = self._begin(begin)
+        return lambda: _tell(loop, cancel)
 
     def close(self) -> None:
         """Cancel what still runs, stop the loop and end the thread; idempotent."""
@@ -171,8 +177,9 @@ class IoLoop:
             self._closed = True
             loop, thread = self._loop, self._thread
             self._loop = None
-        if loop is None or thread is None or os.getpid() != self._process:
-            return
-        loop.call_soon_threadsafe(loop.create_task, _finish(loop))
+            if loop is None or thread is None or os.getpid() != self._process:
+                return
+            # Behind all that was begun, so that nothing is left waiting for a loop that is gone.
+            loop.call_soon_threadsafe(loop.create_task, _finish(loop))
         if threading.current_thread() is not thread:
             thread.join(_STOP_SECONDS)

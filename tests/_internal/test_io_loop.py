@@ -130,3 +130,28 @@ async def test_spawned_work_runs_until_it_is_stopped(loop: IoLoop):
     assert await asyncio.to_thread(ended.wait, 30)
     loop.close()
     stop()
+
+
+async def test_closing_ends_what_still_runs(loop: IoLoop):
+    """Whoever waits for work when the loop is closed is told so, however close the race."""
+    running = [asyncio.create_task(loop.run(lambda: asyncio.sleep(60))) for _ in range(50)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(loop.close)
+    results = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 10)
+    assert all(isinstance(each, StoreError) for each in results)
+
+
+async def test_cancelling_after_closing_is_a_cancellation(loop: IoLoop):
+    """A caller that is cancelled when the loop is closed already is cancelled, not broken."""
+    began = threading.Event()
+
+    async def work():
+        began.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(loop.run(work))
+    await asyncio.to_thread(began.wait)
+    loop.close()
+    task.cancel()
+    with pytest.raises((asyncio.CancelledError, StoreError)):
+        await task
