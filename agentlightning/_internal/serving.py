@@ -24,6 +24,7 @@ __all__ = [
     "LOOPBACK_HOST",
     "ServeOptions",
     "ServerThread",
+    "abort_connections",
     "bind_socket",
     "format_address",
     "is_loopback",
@@ -139,6 +140,7 @@ def make_server(
             if before_shutdown is not None:
                 before_shutdown()
             await super().shutdown(sockets=sockets)
+            await abort_connections(self)
 
     config = uvicorn.Config(
         app,
@@ -151,6 +153,19 @@ def make_server(
         timeout_graceful_shutdown=options.graceful_seconds,
     )
     return _Server(config)
+
+
+async def abort_connections(server: uvicorn.Server) -> None:
+    """Cut the connections that are still open when a server has stopped.
+
+    A client may keep one longer than the server waits, and then it would outlive the loop.
+    """
+    for connection in list(server.server_state.connections):
+        transport: asyncio.Transport | None = getattr(connection, "transport", None)
+        if transport is not None:
+            transport.abort()
+    # Transports close in the loop's next turn.
+    await asyncio.sleep(0)
 
 
 class ServerThread:

@@ -45,7 +45,7 @@ def _prompt_messages(prompt: Any) -> list[dict[str, Any]]:
 
 def _normal_message(raw: dict[str, Any], previous: str | None) -> dict[str, Any]:
     role = raw.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         role = _inferred_role(raw, previous)
     message: dict[str, Any] = {"role": role, "content": _content(raw.get("content"))}
     if role == "assistant":

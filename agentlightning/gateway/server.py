@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from agentlightning._internal.serving import (
+    abort_connections,
     bind_socket,
     is_loopback,
 )
@@ -245,6 +246,7 @@ class Gateway:
             await self._server.serve(sockets=[listener])
             if self._server.server_state.tasks:
                 await asyncio.wait(self._server.server_state.tasks, timeout=_CANCEL_SECONDS)
+            await abort_connections(self._server)
         finally:
             for upstream in {id(upstream): upstream for upstream in self._upstreams}.values():
                 await upstream.aclose()

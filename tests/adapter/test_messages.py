@@ -124,6 +124,14 @@ spans = st.lists(
 )
 
 
+def test_a_role_that_is_no_text_is_inferred():
+    """A role of another type is treated as a missing one."""
+    span = make_span("a", None)
+    span.attributes = {"gen_ai.prompt.0.role": ["user"], "gen_ai.completion.0.content": "yes"}
+    for transcript in TraceToMessages().adapt([span]):
+        assert_valid(transcript)
+
+
 @settings(max_examples=300)
 @given(spans)
 def test_any_spans_give_valid_transcripts(drawn):
