@@ -39,6 +39,7 @@ class BalancedUpstream:
             token_ids=all(one.token_ids for one in each),
             logprobs=all(one.logprobs for one in each),
             versions=all(one.versions for one in each),
+            dialects=frozenset.intersection(*(one.dialects for one in each)),
         )
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:

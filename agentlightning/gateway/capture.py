@@ -147,6 +147,7 @@ class CapturedCall:
             await services.gate.enter(services.pause_wait_seconds)
             self._entered = True
         self._exchange = exchange = self._dialect.begin(body, self._request.body, route)
+        record.chat_request = exchange.chat_request
         response = await route.upstream.send(self._upstream_request(exchange))
         try:
             record.http_status = response.status
@@ -161,6 +162,7 @@ class CapturedCall:
             query=self._request.query,
             headers=forwarded_headers(self._request.headers),
             body=exchange.upstream_body,
+            conversation=f"{self._record.rollout_id}/{self._record.attempt_id}",
         )
 
     async def _answer(
@@ -177,6 +179,7 @@ class CapturedCall:
                 await self._settle()
             else:
                 await self._settle_quietly("error", _reported_error(response.status, body))
+                body = exchange.take_error(response.status, body)
             await self._reply.whole(response.status, response.headers, body)
         if is_ok and route.upstream.capabilities.token_ids and route.trained:
             self._check_ids(route)
@@ -201,6 +204,7 @@ class CapturedCall:
             if not exchange.is_over:
                 raise
         held += [exchange.take_event(event) for event in events.finish()]
+        held.append(exchange.finish())
         if not exchange.is_complete:
             raise UpstreamError("The model server's stream broke off before its end.")
         await self._settle()

@@ -31,6 +31,9 @@ class UpstreamCapabilities:
     """It understands `logprobs` for chat completions."""
     versions: bool = False
     """It says which version of the weights sampled each token."""
+    dialects: frozenset[str] = frozenset({"openai.chat", "openai.completions"})
+    """Wire formats that it answers itself (names as in `CallRecord.dialect`). A client that speaks
+    another one is served by translation to chat completions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,9 @@ class UpstreamRequest:
     headers: dict[str, str]
     """Names in lower case; hop-by-hop headers, `host` and `content-length` are left out."""
     body: bytes = b""
+    conversation: str | None = None
+    """Names the attempt that calls, for upstreams that remember what they said to it; it never
+    travels over the network."""
 
 
 @dataclass(slots=True)

@@ -60,6 +60,8 @@ class CallRecord(BaseModel):
     stream: bool = False
     request: dict[str, Any] = Field(default_factory=dict[str, Any])
     """The body that the client sent."""
+    chat_request: dict[str, Any] | None = None
+    """The same in the shape of chat completions, where the client spoke another format."""
     response_id: str | None = None
     prompt_token_ids: list[int] = Field(default_factory=list[int])
     choices: list[CallChoice] = Field(default_factory=list[CallChoice])

@@ -36,6 +36,8 @@ class Exchange(ABC):
     """The client asked for a stream."""
     failure: str | None = None
     """What the upstream reported within an answer whose status was fine."""
+    chat_request: dict[str, Any] | None = None
+    """The request in the shape of chat completions, where the client spoke another format."""
 
     @abstractmethod
     def take_whole(self, body: bytes) -> bytes:
@@ -52,6 +54,14 @@ class Exchange(ABC):
         Raises:
             UpstreamError: It is not an event in this format.
         """
+
+    def take_error(self, status: int, body: bytes) -> bytes:
+        """Return what the client gets for an answer with an error status."""
+        return body
+
+    def finish(self) -> bytes:
+        """Return what the client still needs when the upstream's stream has ended."""
+        return b""
 
     @property
     @abstractmethod

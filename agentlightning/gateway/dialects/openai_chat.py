@@ -11,7 +11,7 @@ from agentlightning.gateway.jsontext import Cut, cut_members, parse_json, write_
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
 
-__all__ = ["OpenAIChatDialect"]
+__all__ = ["ChatExchange", "OpenAIChatDialect"]
 
 _DONE = b"[DONE]"
 _SYNONYMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -26,7 +26,7 @@ class OpenAIChatDialect(Dialect):
     paths = frozenset({"/v1/chat/completions"})
 
     def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
-        return _ChatExchange(request, body, route)
+        return ChatExchange(request, body, route)
 
     def error_body(self, message: str, *, error_type: str, code: str) -> bytes:
         error = {"message": message, "type": error_type, "param": None, "code": code}
@@ -36,7 +36,12 @@ class OpenAIChatDialect(Dialect):
         return b"data: " + self.error_body(message, error_type=error_type, code=code) + b"\n\n"
 
 
-class _ChatExchange(Exchange):
+class ChatExchange(Exchange):
+    """One call of chat completions."""
+
+    seen: dict[str, Any] | None = None
+    """The last answer or chunk as it was read; None after an event that held none."""
+
     def __init__(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> None:
         self.upstream_path = "/v1/chat/completions"
         self.stream = bool(request.get("stream"))
@@ -60,6 +65,7 @@ class _ChatExchange(Exchange):
         return self._shorten(body, answer)
 
     def take_event(self, event: ServerEvent) -> bytes:
+        self.seen = None
         if event.data is None or not event.data.strip():
             return event.raw
         if event.data.strip() == _DONE:
@@ -93,7 +99,7 @@ class _ChatExchange(Exchange):
             raise UpstreamError(f"The model server's answer is not JSON: {error}") from error
         if not isinstance(answer, dict):
             raise UpstreamError("The model server's answer is not a JSON object.")
-        members = cast("dict[str, Any]", answer)
+        members = self.seen = cast("dict[str, Any]", answer)
         error = members.get("error")
         if error is not None:
             self.failure = _error_message(error)
