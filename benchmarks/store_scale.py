@@ -1,7 +1,10 @@
 """Listings of a large store: fills a database on a fast path, then times what a dashboard asks.
 
-    python benchmarks/store_scale.py sqlite:////tmp/scale.db --rollouts 1000000 --spans 3
+    python benchmarks/store_scale.py sqlite:////tmp/scale.db --rollouts 1000000 --spans 10
 
+Some thousand rollouts with their spans are written by the store; the database then copies their
+rows under other ids and later times, with everything that hangs on them, so that `agl store check`
+finds nothing wrong. Copies share the long values of the rollout that they were made from.
 A database that holds as many rollouts already is not filled again.
 """
 
@@ -12,37 +15,56 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
+from sqlalchemy import Table, func, select
+
 from agentlightning.store.collections import Changes, LightningCollections
+from agentlightning.store.collections.sql import schema
+from agentlightning.store.collections.sql.statement import Executor
+from agentlightning.store.collections.sql.totals import EVENTS, Totals, read_totals
 from agentlightning.store.url import open_store
 from agentlightning.types import Attempt, Rollout, Span, StoreEvent
 
+_SEED = 10_000
+"""Rollouts that the store writes; the others are copies of these."""
 _STEP = 2000
 _REPEATS = 5
 _STATUSES = ("succeeded", "failed", "cancelled", "queuing", "running")
-_WEIGHTS = (900, 90, 9, 0.9, 0.1)
+_WEIGHTS = (900, 90, 9, 0.7, 0.3)
 _BEGAN = 1_700_000_000.0
+_APART_SECONDS = 0.1
 _PROMPT = "You are a careful assistant that answers with one number only. " * 20
 
 
+def _prefix(copy: int) -> str:
+    """Return what the ids of a copy begin with, and no others."""
+    return f"ro-{copy:03x}"
+
+
+def _run(copy: int) -> str:
+    """Return the run of a copy's rollouts; five copies make one."""
+    return f"run-{copy // 5}"
+
+
 def _rollout(rng: random.Random, number: int) -> Rollout:
-    start = _BEGAN + number * 0.1
+    start = _BEGAN + number * _APART_SECONDS
     status: Any = rng.choices(_STATUSES, _WEIGHTS)[0]
     mode: Any = rng.choices(("train", "val", "test", None), (900, 80, 1, 19))[0]
     return Rollout(
-        rollout_id=f"ro-{rng.getrandbits(48):012x}",
+        rollout_id=f"{_prefix(0)}{rng.getrandbits(36):09x}",
         input={"question": f"What is {number} times {number % 97}?"},
         start_time=start,
         end_time=start + rng.random() * 60 if status in _STATUSES[:3] else None,
         mode=mode,
         status=status,
-        metadata={"run": f"run-{number // 50_000}", "task": number % 5000},
+        metadata={"run": _run(number // _SEED), "task": number % 5000},
     )
 
 
 def _attempt(rng: random.Random, rollout: Rollout) -> Attempt:
-    status: Any = rollout.status if rollout.status in {"succeeded", "failed"} else "running"
+    status: Any = "failed" if rollout.status == "cancelled" else rollout.status
     return Attempt(
         rollout_id=rollout.rollout_id,
         attempt_id=f"at-{rng.getrandbits(32):08x}",
@@ -90,9 +112,8 @@ def _changes(rng: random.Random, first: int, count: int, spans: int) -> Changes:
     return changes
 
 
-async def _fill(rows: LightningCollections, rollouts: int, spans: int) -> None:
+async def _seed(rows: LightningCollections, rollouts: int, spans: int) -> None:
     rng = random.Random(1)
-    began = time.perf_counter()
     for first in range(0, rollouts, _STEP):
         changes = _changes(rng, first, min(_STEP, rollouts - first), spans)
 
@@ -100,8 +121,81 @@ async def _fill(rows: LightningCollections, rollouts: int, spans: int) -> None:
             await inner.apply(changes)
 
         await rows.execute(step)
-        if first // _STEP % 50 == 49:
-            print(f"{first + _STEP:,} rollouts after {time.perf_counter() - began:.0f} s")
+
+
+_COPIED = (
+    schema.rollouts,
+    schema.rollout_tags,
+    schema.attempts,
+    schema.spans,
+    schema.rollout_queue,
+    schema.span_sequence_ids,
+    schema.content_owners,
+)
+_TIMES = ("start_time", "end_time")
+_ID_COLUMNS = {schema.rollout_queue: "value", schema.span_sequence_ids: "key"}
+
+
+def _copy_of(table: Table, copy: int, seeds: int, rows: int) -> str:
+    """Return the statement that copies the seed's rows of a table.
+
+    Args:
+        table: The table.
+        copy: The copy's number.
+        seeds: How many rollouts the seed has.
+        rows: The last ordinal of the seed's rows, where the table has ordinals.
+    """
+    first = _prefix(0)
+    owner = _ID_COLUMNS.get(table, "rollout_id")
+    changed = {
+        owner: f"'{_prefix(copy)}' || substr({owner}, {len(first) + 1})",
+        **{name: f"{name} + {copy * seeds * _APART_SECONDS}" for name in _TIMES},
+        "ordinal": f"ordinal + {copy * rows}",
+    }
+    if table is schema.rollouts:
+        changed["body"] = f"replace(body, '{_run(0)}', '{_run(copy)}')"
+    elif table is schema.rollout_tags:
+        changed["value"] = f"replace(value, '{_run(0)}', '{_run(copy)}')"
+    ranges = f"ordinal <= {rows} ORDER BY ordinal"
+    if "ordinal" not in table.c:
+        ranges = f"{owner} >= '{first}' AND {owner} < '{_prefix(1)}'"
+    names = [column.name for column in table.c]
+    values = ", ".join(changed.get(name, name) for name in names)
+    query = f"SELECT {values} FROM {table.name} WHERE {ranges}"
+    return f"INSERT INTO {table.name} ({', '.join(names)}) {query}"
+
+
+def _add_copy(executor: Executor, copy: int, seeds: int) -> None:
+    """Copy the seed's rows, and count them; `copy` is one more than the last one's number."""
+    for table in _COPIED:
+        rows = seeds
+        if table.autoincrement_column is not None:
+            rows = executor.select(select(func.max(table.c.ordinal)))[0][0] // copy
+        executor.run(_copy_of(table, copy, seeds, rows))
+        if table.autoincrement_column is not None and executor.dialect.name == "postgresql":
+            sequence = f"pg_get_serial_sequence('{table.name}', 'ordinal')"
+            executor.run(f"SELECT setval({sequence}, {rows * (copy + 1)})")
+    totals = Totals()
+    for name, count in read_totals(executor).items():
+        if name != EVENTS:
+            totals.add(name, count // copy)
+    totals.flush(executor)
+
+
+async def _fill(rows: LightningCollections, rollouts: int, spans: int) -> None:
+    seeds = min(rollouts, _SEED)
+    began = time.perf_counter()
+    await _seed(rows, seeds, spans)
+    print(f"{seeds:,} rollouts after {time.perf_counter() - began:.0f} s", flush=True)
+    copies = rollouts // seeds
+    for copy in range(1, copies):
+
+        async def step(inner: Any, copy: int = copy) -> None:
+            await inner.do(partial(_add_copy, copy=copy, seeds=seeds), write=True)
+
+        await rows.execute(step)
+        if copy % 10 == 9:
+            print(f"{(copy + 1) * seeds:,} rollouts after {time.perf_counter() - began:.0f} s")
 
 
 async def _measure(title: str, call: Callable[[], Awaitable[Any]]) -> None:
