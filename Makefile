@@ -5,18 +5,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := requirements/dev.txt
 REFERENCE ?=
 
-.PHONY: help setup demo test lint type arch bench docs check fmt lock
+.PHONY: help setup frameworks demo test lint type arch bench docs check fmt lock
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/dev.stamp  ## Make .venv with everything that working on the project needs
+
+frameworks: .venvs/agents.stamp .venvs/crewai.stamp  ## Make the .venvs of the agent frameworks that tests drive
 
 demo: .venv/demo.stamp  ## Train a small model with GRPO on this machine, and watch it learn
 	$(BIN)/python examples/calculator/train.py
 
-test: setup  ## Run every test; PYTEST="..." passes arguments on
+test: setup frameworks  ## Run every test; PYTEST="..." passes arguments on
 	$(BIN)/python -m pytest $(PYTEST)
 
 lint: setup  ## Check style, formatting, sizes, suppressions, and that tests mirror the package
@@ -52,6 +54,12 @@ lock: setup  ## Pin what .venv holds now in requirements/dev.txt
 	@$(PYTHON) scripts/check_python.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --quiet --constraint $(LOCK) torch
+	@touch $@
+
+# Frameworks that pin other versions than ours, or than each other, live apart from us.
+.venvs/%.stamp: requirements/%.txt .venv/dev.stamp
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venvs/$*
+	$(BIN)/uv pip install --quiet --no-deps --python .venvs/$*/bin/python --requirements $<
 	@touch $@
 
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
