@@ -60,7 +60,8 @@ class LightningStore(RolloutContract):
     `rollout_id`, `attempt_id`, `resources_id`), and a repeat finds it. Calls whose result the store
     chooses (claims, sequence ids, new versions, changes of "the latest" attempt) are told apart by
     `agentlightning.store.idempotency.idempotency_key`: a repeat with the same key, within the hour,
-    gets the same answer, its records as they are now, and changes nothing.
+    gets the same answer, its records as they are now, and changes nothing. A repeated `dequeue_*`
+    leaves out claims that were lost meanwhile, and claims anew if that leaves none.
     """
 
     @property

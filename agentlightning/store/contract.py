@@ -129,7 +129,9 @@ class RolloutContract:
     ) -> AttemptedRollout:
         """Begin another attempt of a rollout now, whatever its retry settings say.
 
-        An attempt that is still under way may go on, but no longer decides about the rollout.
+        An attempt that is still under way is taken away from its worker: it ends as `failed` with
+        the outcome `interrupted` in its metadata, and what its worker reports later is kept as
+        late. So a rollout has one live attempt at most, its latest.
 
         Args:
             rollout_id: The rollout.

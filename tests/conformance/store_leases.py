@@ -57,6 +57,32 @@ class LeaseConformance:
         assert rollout is not None
         assert rollout.status == "failed"
 
+    async def test_overtaken_attempt_ends(self, store: LightningStore):
+        """Starting another attempt takes the rollout from whoever works on it, as a requeue does:
+        their attempt ends, and what they write later is kept, marked late, and has no say.
+        """
+        old = await store.start_rollout(1, worker_id="a", lease_seconds=LONG)
+        await store.add_span(make_span(old))
+        new = await store.start_attempt(old.rollout_id, "b", lease_seconds=LONG)
+        worker = await store.get_worker_by_id("a")
+        assert worker is not None
+        assert (worker.status, worker.current_attempt_id) == ("unknown", None)
+        ids = (old.rollout_id, old.attempt.attempt_id)
+        renewed = await store.update_attempt(*ids, last_heartbeat_time=1.0)
+        assert (renewed.status, renewed.metadata) == ("failed", {"outcome": "interrupted"})
+        assert renewed.end_time is not None
+        late = await store.add_span(make_span(old))
+        assert late is not None
+        assert late.attributes["agentlightning.late"] is True
+        told = await store.update_attempt(*ids, status="succeeded")
+        assert (told.status, told.end_time) == ("failed", renewed.end_time)
+        assert told.metadata == {"outcome": "interrupted", "late_status": "succeeded"}
+        rollout = await store.get_rollout_by_id(old.rollout_id)
+        assert rollout == new
+        await store.finish_rollout(old.rollout_id)
+        first, second = await store.query_attempts(old.rollout_id)
+        assert (first, second.status) == (told, "succeeded")
+
     async def test_signs_of_life_renew_the_lease(self, store: LightningStore):
         """Spans and heartbeats keep a claim, and the worker's clock does not matter."""
         started = await store.start_rollout(1, lease_seconds=1.0)
@@ -215,6 +241,28 @@ class ReplyConformance:
         with self.keyed("claim-2"):
             other = await store.dequeue_many_rollouts(limit=2)
         assert [c.input for c in other] == [2]
+
+    async def test_repeated_claim_leaves_out_what_was_lost(self, store: LightningStore):
+        """Nobody is handed an attempt that was taken away before they knew that they had it; who
+        has lost all of them gets others, and the same ones whenever they ask again.
+        """
+        for number in range(2):
+            await store.enqueue_rollout(number)
+
+        async def claim():
+            with self.keyed("claim"):
+                claims = await store.dequeue_many_rollouts(limit=2, lease_seconds=LONG)
+            return [(claim.input, claim.attempt.sequence_id) for claim in claims]
+
+        assert await claim() == [(0, 1), (1, 1)]
+        first, second = [rollout.rollout_id for rollout in await store.query_rollouts()]
+        await store.update_rollout(first, status="requeuing")
+        assert await claim() == [(1, 1)]
+        await store.start_attempt(second)
+        for _ in range(2):
+            assert await claim() == [(0, 2)]
+        await store.finish_rollout(first)
+        assert await claim() == []
 
     async def test_repeated_claim_that_found_nothing_looks_again(self, store: LightningStore):
         """An empty answer is no claim, so the same key may find work later."""

@@ -53,6 +53,8 @@ class StoreHarness(RuleBasedStateMachine):
         self.keys = itertools.count()
         self.seq = 0
         self.told: dict[str, list[str]] = {}
+        self.claims: dict[str, list[Record]] = {}
+        """What was claimed last under a key, as the model has it."""
 
     def teardown(self) -> None:
         self.runner.run(self.store.close())
@@ -125,6 +127,7 @@ class StoreHarness(RuleBasedStateMachine):
         rollouts = await store.query_rollouts()
         assert plain(list(rollouts)) == [self.shown(key) for key in model.rollouts]
         for rollout_id, attempts in model.attempts.items():
+            assert all(attempt["end_time"] is not None for attempt in attempts[:-1])
             if len(attempts) > 1:
                 assert plain(list(await store.query_attempts(rollout_id))) == attempts
             spans = sorted(model.spans[rollout_id], key=lambda span: span["sequence_id"])

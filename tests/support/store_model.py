@@ -134,6 +134,12 @@ class StoreModel:
         newest = self.newest_resources()
         if rollout["resources_id"] is None and newest:
             rollout["resources_id"] = newest["resources_id"]
+        overtaken = self.latest(rollout_id)
+        if overtaken and overtaken["status"] not in ATTEMPT_ENDS:
+            metadata = {"outcome": "interrupted"} | (overtaken["metadata"] or {})
+            overtaken.update(status="failed", end_time=self.now, metadata=metadata)
+            if overtaken["worker_id"] != worker_id:
+                self.release(overtaken, "unknown")
         attempt: Record = {
             "rollout_id": rollout_id,
             "attempt_id": attempt_id,
@@ -185,6 +191,9 @@ class StoreModel:
             if attempt["attempt_id"] == worker["current_attempt_id"]:
                 return attempt["status"] not in ATTEMPT_ENDS
         return False
+
+    def is_held(self, attempt: Record) -> bool:
+        return attempt["status"] not in ATTEMPT_ENDS and not self.fenced(attempt)
 
     def fenced(self, attempt: Record) -> bool:
         rollout = self.rollouts[attempt["rollout_id"]]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from agentlightning.store.base import UNSET
+from agentlightning.store.idempotency import idempotency_key
 from agentlightning.types import EnqueueRolloutRequest, PromptTemplate, RolloutConfig, Span
 from tests.support.store_harness import MOST_ROLLOUTS, NOWHERE, StoreHarness, plain
 from tests.support.store_model import ENDS, Record, Refused
@@ -133,6 +134,25 @@ class WritingMachine(StoreHarness):
         ids = [claim["attempt"]["attempt_id"] for claim in got]
         claimed = self.model.claim(limit, worker, ids, lease, wanted)
         assert got == [self.shown(rollout_id) for rollout_id in claimed]
+
+    @rule(key=st.sampled_from(["claim-a", "claim-b"]), worker=workers, lease=leases)
+    def dequeue_again(self, key: str, worker: str | None, lease: float | None) -> None:
+        """A client that asks again later, under the same key, has what it has not lost."""
+
+        def call() -> Any:
+            return self.store.dequeue_many_rollouts(limit=2, worker_id=worker, lease_seconds=lease)
+
+        with idempotency_key(key):
+            got = self.ask(call)
+        held = [attempt for attempt in self.claims.get(key, []) if self.model.is_held(attempt)]
+        if held:
+            assert got == [self.shown(attempt["rollout_id"]) for attempt in held]
+            return
+        claimed = self.model.claim(
+            2, worker, [claim["attempt"]["attempt_id"] for claim in got], lease
+        )
+        assert got == [self.shown(rollout_id) for rollout_id in claimed]
+        self.claims[key] = [self.model.attempts[rollout_id][-1] for rollout_id in claimed]
 
     @rule(
         at=rollout_at,

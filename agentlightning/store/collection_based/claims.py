@@ -357,6 +357,8 @@ class ClaimMethods(StoreFrame):
                 known = await tx.find_attempt(rollout_id, attempt_id)
                 if known is not None:
                     return attempted(rollout, known)
+            if latest is not None and not is_ended(latest):
+                await tx.take_away(rollout, latest, heir=worker_id)
             return await self._begin_past_queue(tx, rollout, latest, claim, attempt_id)
 
         return await self._once("start_attempt", step, CLAIM)

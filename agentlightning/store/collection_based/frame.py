@@ -25,7 +25,7 @@ from agentlightning.store.collections.base import (
     LightningCollections,
 )
 from agentlightning.store.collections.changes import Changes, Reply
-from agentlightning.store.collections.memory import MemoryJournal
+from agentlightning.store.collections.memory_journal import MemoryJournal
 from agentlightning.store.collections.metered import metered
 from agentlightning.store.events import RECHECK_SECONDS, ChangeLog
 from agentlightning.store.idempotency import current_idempotency_key
@@ -227,12 +227,15 @@ class StoreFrame(LightningStore):
         given = current_idempotency_key()
         if given is None:
             return self._write(step)
-        key = f"{name}:{given}"
 
         async def keyed(tx: Transaction) -> T:
-            reply = await tx.rows.find_reply(key)
-            if reply is not None:
-                return await answer.read(tx, reply.refs)
+            key = f"{name}:{given}"
+            while (reply := await tx.rows.find_reply(key)) is not None:
+                known = await answer.read(tx, reply.refs)
+                if known:
+                    return known
+                # A lost claim is made anew, and remembered beside the lost one.
+                key += "+"
             result = await step(tx)
             refs = answer.refs(result)
             if refs:

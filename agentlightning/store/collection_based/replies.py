@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar, cast
 
 from agentlightning.errors import NotFoundError
 from agentlightning.store.collection_based.transaction import Transaction
+from agentlightning.store.lifecycle import is_fenced
 from agentlightning.store.record import attempted, replace
 from agentlightning.types import Attempt, AttemptedRollout, ResourcesUpdate, Rollout
 
@@ -26,7 +27,8 @@ class Answer(Generic[T]):
     refs: Callable[[T], Refs]
     """Empty for an answer that is not worth keeping: a repeat then looks anew."""
     read: Callable[[Transaction, Refs], Awaitable[T]]
-    """Reads the records as they are now."""
+    """Reads the records as they are now; empty if none of them is of any use to a caller who
+    repeats the call: it then looks anew."""
 
 
 async def _rollouts(tx: Transaction, refs: Refs) -> list[Rollout]:
@@ -37,17 +39,25 @@ async def _rollout(tx: Transaction, refs: Refs) -> Rollout:
     return (await _rollouts(tx, refs))[0]
 
 
-async def _claims(tx: Transaction, refs: Refs) -> list[AttemptedRollout]:
+async def _held_claims(tx: Transaction, refs: Refs) -> list[AttemptedRollout]:
+    """Leave out what was taken away, or given back, before the caller knew that it had it."""
     claims: list[AttemptedRollout] = []
-    for rollout_id, attempt_id in cast("list[tuple[str, str]]", refs):
-        rollout = await tx.rollout(rollout_id)
-        attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id)
-        claims.append(attempted(rollout, attempt))
+    pairs = cast("list[tuple[str, str]]", refs)
+    await tx.load([rollout_id for rollout_id, _ in pairs])
+    for rollout_id, attempt_id in pairs:
+        rollout, latest = tx.loaded(rollout_id)
+        if rollout is None or latest is None:
+            continue
+        if not is_fenced(rollout, latest, latest=latest.attempt_id == attempt_id):
+            claims.append(attempted(rollout, latest))
     return claims
 
 
 async def _claim(tx: Transaction, refs: Refs) -> AttemptedRollout:
-    return (await _claims(tx, refs))[0]
+    rollout_id, attempt_id = cast("tuple[str, str]", refs[0])
+    rollout = await tx.rollout(rollout_id)
+    attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id)
+    return attempted(rollout, attempt)
 
 
 async def _attempt(tx: Transaction, refs: Refs) -> Attempt:
@@ -87,7 +97,7 @@ ROLLOUTS: Final = Answer[list[Rollout]](
     lambda rollouts: [[rollout.rollout_id] for rollout in rollouts], _rollouts
 )
 CLAIM: Final = Answer[AttemptedRollout](lambda claim: _claim_refs([claim]), _claim)
-CLAIMS: Final = Answer[list[AttemptedRollout]](_claim_refs, _claims)
+CLAIMS: Final = Answer[list[AttemptedRollout]](_claim_refs, _held_claims)
 ATTEMPT: Final = Answer[Attempt](
     lambda attempt: [[attempt.rollout_id, attempt.attempt_id]], _attempt
 )

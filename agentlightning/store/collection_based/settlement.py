@@ -26,7 +26,6 @@ from agentlightning.store.lifecycle import (
     is_waiting,
     on_attempt_status,
     on_rollout_status,
-    on_taken_away,
 )
 from agentlightning.store.record import replace
 from agentlightning.types import (
@@ -122,12 +121,8 @@ class SettlementMethods(SpanMethods):
         if is_active(rollout):
             return
         live = await tx.latest_attempt(rollout.rollout_id)
-        if live is None or is_ended(live):
-            return
-        ended = on_taken_away(rollout, live, now=tx.now)
-        tx.put_attempt(ended)
-        tx.attempt_event("attempt_updated", rollout, ended)
-        await tx.release_worker(ended, taken=True)
+        if live is not None and not is_ended(live):
+            await tx.take_away(rollout, live)
 
     @tracked
     @healthcheck_before

@@ -9,7 +9,7 @@ from agentlightning.errors import NotFoundError
 from agentlightning.store.collection_based import announcements, worker_state
 from agentlightning.store.collections.base import LightningCollections
 from agentlightning.store.collections.changes import Changes
-from agentlightning.store.lifecycle import Outcome, deadline, is_ended
+from agentlightning.store.lifecycle import Outcome, deadline, is_ended, on_taken_away
 from agentlightning.types import (
     Attempt,
     ResourcesUpdate,
@@ -187,6 +187,22 @@ class Transaction:
         """Undo an attempt that nobody will ever know of."""
         self._latest.pop(attempt.rollout_id, None)
         self.changes.removed_attempts.append(attempt)
+
+    async def take_away(
+        self, rollout: Rollout, attempt: Attempt, *, heir: str | None = None
+    ) -> None:
+        """End an attempt under way that its worker has to give up.
+
+        Args:
+            rollout: As it is now, which says how the attempt ends.
+            attempt: A live one.
+            heir: The worker that goes on with the rollout; it is not let go.
+        """
+        ended = on_taken_away(rollout, attempt, now=self.now)
+        self.put_attempt(ended)
+        self.attempt_event("attempt_updated", rollout, ended)
+        if heir is None or ended.worker_id != heir:
+            await self.release_worker(ended, taken=True)
 
     async def apply(self, rollout: Rollout, attempt: Attempt, outcome: Outcome) -> None:
         """Store what a lifecycle function decided about these two records."""
