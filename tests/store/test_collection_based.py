@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agentlightning._internal import clock
-from agentlightning._internal.aio import drive
+from agentlightning._internal.aio import CommittedThenCancelledError, drive
 from agentlightning.store.collection_based import CollectionBasedLightningStore
 from agentlightning.store.collections import InMemoryLightningCollections, LightningCollections
+from agentlightning.store.idempotency import idempotency_key
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types import RolloutConfig
 from tests.conformance.store_conformance import OldConformance
@@ -74,6 +75,29 @@ class TestOldBackendConformance(OldConformance):
         rollout = await store.get_rollout_by_id(started.rollout_id)
         assert rollout.status == "failed"
         assert rollout.attempt.status == "timeout"
+
+
+async def test_claim_that_was_given_back_can_be_repeated(monkeypatch):
+    """Who is cancelled just as a claim is stored gives it back, and may claim again by its key."""
+    store = InMemoryLightningStore(scan_debounce_seconds=1e9)
+    await store.enqueue_rollout(1)
+    execute = store.collections.execute
+
+    async def cancel_late(*args, **kwargs):
+        result = await execute(*args, **kwargs)
+        if kwargs["mode"] == "r":
+            return result
+        monkeypatch.undo()
+        raise CommittedThenCancelledError(result)
+
+    with idempotency_key("claim"):
+        monkeypatch.setattr(store.collections, "execute", cancel_late)
+        with pytest.raises(asyncio.CancelledError):
+            await store.dequeue_rollout()
+        claimed = await store.dequeue_rollout()
+        assert claimed.attempt.sequence_id == 1
+        assert await store.dequeue_rollout() == claimed
+    await store.close()
 
 
 async def test_scans_are_debounced():
