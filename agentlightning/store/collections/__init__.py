@@ -15,8 +15,8 @@ from agentlightning.store.collections.memory import (
     DequeBasedQueue,
     DictBasedKeyValue,
     InMemoryLightningCollections,
-    MemoryJournal,
 )
+from agentlightning.store.collections.memory_journal import MemoryJournal
 from agentlightning.store.collections.table import ListBasedCollection
 
 __all__ = [

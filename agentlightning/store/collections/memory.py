@@ -19,12 +19,10 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from itertools import islice
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar, cast
 
 from agentlightning._internal.aio import CrossLoopLock, drive
-from agentlightning._internal.record import build
-from agentlightning.errors import ConflictError
 from agentlightning.store.collections.base import (
     AtomicLabels,
     AtomicMode,
@@ -36,18 +34,15 @@ from agentlightning.store.collections.base import (
 )
 from agentlightning.store.collections.changes import Changes, Reply
 from agentlightning.store.collections.filtering import has_pairs
+from agentlightning.store.collections.memory_journal import MemoryJournal
 from agentlightning.store.collections.span_table import SpanTable
 from agentlightning.store.collections.table import ListBasedCollection
-from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, StoreEvent, Worker
+from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Span, Worker
 
 K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
 R = TypeVar("R")
-
-KEPT_EVENTS = 65_536
-"""How many events the journal keeps; about 30 MB at most."""
-
 
 KEPT_REPLIES = 16_384
 """How many answers to calls with an idempotency key are kept; about 10 MB at most."""
@@ -164,51 +159,6 @@ class DictBasedKeyValue(KeyValue[K, V]):
 
     async def size(self) -> int:
         return len(self._data)
-
-
-_EVENT_FIELDS: Final = tuple(StoreEvent.model_fields)
-_event_values: Final = itemgetter(*_EVENT_FIELDS)
-
-
-class MemoryJournal(EventJournal):
-    """The last events, in memory; safe to use from any thread."""
-
-    def __init__(self, kept: int = KEPT_EVENTS) -> None:
-        self._guard = threading.Lock()
-        # Perf: as tuples, since the collector's work grows with every object that is kept.
-        self._events: deque[tuple[Any, ...]] = deque(maxlen=kept)
-        self._last = 0
-
-    async def append(self, events: Sequence[StoreEvent]) -> None:
-        with self._guard:
-            for event in events:
-                self._last += 1
-                # Perf: a model's own assignment takes ten times as long.
-                fields = vars(event)
-                fields["seq"] = self._last
-                self._events.append(_event_values(fields))
-
-    async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
-        with self._guard:
-            found = self._read(after, limit)
-        return [build(StoreEvent, dict(zip(_EVENT_FIELDS, each, strict=True))) for each in found]
-
-    def _read(self, after: int, limit: int) -> list[tuple[Any, ...]]:
-        oldest = self._last - len(self._events)
-        if after < oldest:
-            raise ConflictError(
-                f"Events {after + 1} to {oldest} are no longer kept; "
-                "read the records anew and subscribe from now on."
-            )
-        start = after - oldest
-        if start < len(self._events) - start:
-            return list(islice(self._events, start, start + limit))
-        # Perf: a deque is slow in its middle, so recent events are read from its end.
-        tail = list(islice(reversed(self._events), max(len(self._events) - start, 0)))
-        return tail[::-1][:limit]
-
-    async def last_seq(self) -> int:
-        return self._last
 
 
 class InMemoryLightningCollections(LightningCollections):
