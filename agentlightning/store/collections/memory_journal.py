@@ -81,8 +81,10 @@ class MemoryJournal(EventJournal):
 
 
 def _event(seq: int, values: tuple[Any, ...]) -> StoreEvent:
-    fields = dict(zip(_FIELDS, values, strict=False))
     data = values[-1]
-    fields["seq"] = seq
-    fields["data"] = marshal.loads(data) if type(data) is bytes else data
+    fields = {
+        "seq": seq,
+        **dict(zip(_FIELDS, values, strict=False)),
+        "data": marshal.loads(data) if type(data) is bytes else data,
+    }
     return build(StoreEvent, fields)
