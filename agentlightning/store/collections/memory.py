@@ -62,10 +62,9 @@ class DequeBasedQueue(Queue[T]):
         tracker: Any = None,
     ) -> None:
         self._item_type = item_type
-        self._items: deque[T] = deque(items or ())
+        self._items: deque[T] = deque()
         self._counts: dict[T, int] = {}
-        for item in self._items:
-            self._counts[item] = self._counts.get(item, 0) + 1
+        self.add(items or ())
 
     def item_type(self) -> type[T]:
         return self._item_type
@@ -79,9 +78,7 @@ class DequeBasedQueue(Queue[T]):
                 raise TypeError(
                     f"The queue holds {self._item_type.__name__}, not {type(item).__name__}."
                 )
-        for item in items:
-            self._items.append(item)
-            self._counts[item] = self._counts.get(item, 0) + 1
+        self.add(items)
         return items
 
     async def dequeue(self, limit: int = 1) -> Sequence[T]:
@@ -100,16 +97,23 @@ class DequeBasedQueue(Queue[T]):
         """Return the values in line, in order."""
         return self._items
 
+    def add(self, items: Iterable[T]) -> None:
+        """Put values, known to be of the queue's type, at the end of the line."""
+        for item in items:
+            self._items.append(item)
+            self._counts[item] = self._counts.get(item, 0) + 1
+
     def remove(self, items: Sequence[T]) -> None:
         """Take values out of the line, wherever they are; the others keep their places."""
-        line, left = self._items, deque(items)
-        while left and line and line[0] == left[0]:
-            line.popleft()
-            self._forget(left.popleft())
-        for item in left:
-            if item in self._counts:
+        line = self._items
+        for item in items:
+            if item not in self._counts:
+                continue
+            if line[0] == item:
+                line.popleft()
+            else:
                 line.remove(item)
-                self._forget(item)
+            self._forget(item)
 
     def _forget(self, item: T) -> None:
         self._counts[item] -= 1
@@ -287,7 +291,8 @@ class InMemoryLightningCollections(LightningCollections):
         for rollout_id in rollout_ids:
             attempts = self._attempts.group(rollout_id)
             if attempts:
-                latest[rollout_id] = max(attempts, key=_sequence_id)
+                only = len(attempts) == 1
+                latest[rollout_id] = attempts[0] if only else max(attempts, key=_sequence_id)
         return latest
 
     async def find_worker(self, worker_id: str) -> Worker | None:
@@ -331,21 +336,26 @@ class InMemoryLightningCollections(LightningCollections):
         if changes.unqueued:
             self._queue.remove(changes.unqueued)
         if changes.queued:
-            await self._queue.enqueue(list(changes.queued))
+            self._queue.add(changes.queued)
         if changes.reply is not None:
             self._keep(changes.reply)
         if changes.events:
-            await self._journal.append(changes.events)
+            self._journal.add(changes.events)
 
     def _put_work(self, changes: Changes) -> None:
-        for rollout in (*changes.new_rollouts.values(), *changes.rollouts.values()):
-            self._rollouts.put(rollout)
+        # Perf: a step changes few of these, and one that holds nothing costs a look.
+        if changes.new_rollouts:
+            self._rollouts.put_all(changes.new_rollouts)
+        if changes.rollouts:
+            self._rollouts.put_all(changes.rollouts)
         for attempt in changes.removed_attempts:
             self._attempts.remove(attempt)
-        for attempt in (*changes.new_attempts.values(), *changes.attempts.values()):
-            self._attempts.put(attempt)
-        for worker in changes.workers.values():
-            self._workers.put(worker)
+        if changes.new_attempts:
+            self._attempts.put_all(changes.new_attempts)
+        if changes.attempts:
+            self._attempts.put_all(changes.attempts)
+        if changes.workers:
+            self._workers.put_all(changes.workers)
 
     def _publish(self, changes: Changes) -> None:
         for snapshot in changes.superseded:

@@ -49,6 +49,10 @@ class MemoryJournal(EventJournal):
         self._last = 0
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
+        self.add(events)
+
+    def add(self, events: Sequence[StoreEvent]) -> None:
+        """Number events and keep them, at once."""
         with self._guard:
             for event in events:
                 self._last += 1

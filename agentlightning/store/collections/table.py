@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -70,18 +71,19 @@ class ListBasedCollection(Collection[M]):
         self._item_type = item_type
         self._primary_keys = tuple(primary_keys)
         self._key: Callable[[M], Any] = attrgetter(*self._primary_keys)
-        self._prefix: Callable[[M], Any] = attrgetter(self._primary_keys[0])
         self._is_flat = len(self._primary_keys) == 1
         self._records: dict[Any, M] = {}
-        """By key, of a collection with one key field."""
-        self._groups: dict[Any, dict[Any, M]] = {}
-        """By first key field and key, of the others."""
-        self._size = 0
+        """By primary key: the value of its field, or a tuple of those of its fields."""
+        # Perf: tuples of keys are nothing that the garbage collector looks through.
+        self._groups: dict[Any, tuple[Any, ...]] = {}
+        """The keys with the same first field, of a collection with several key fields."""
         self.revision = 0
         """Grows with every change, so that derived values can be cached."""
         self._ordinal = 0
         # Field to value to key to position in order of insertion.
-        self._indexes: dict[str, dict[Any, dict[Any, int]]] = {field: {} for field in indexes}
+        self._indexes: dict[str, defaultdict[Any, dict[Any, int]]] = {
+            field: defaultdict(dict) for field in indexes
+        }
         for item in items:
             self.put(item)
 
@@ -92,60 +94,62 @@ class ListBasedCollection(Collection[M]):
         return self._item_type
 
     async def size(self) -> int:
-        return self._size
-
-    def _group(self, item: M) -> dict[Any, M] | None:
-        return self._records if self._is_flat else self._groups.get(self._prefix(item))
+        return len(self._records)
 
     def _find(self, item: M) -> M | None:
-        group = self._group(item)
-        return group.get(self._key(item)) if group is not None else None
+        return self._records.get(self._key(item))
 
     def find(self, *key: Any) -> M | None:
         """Return a record by its primary key."""
-        if self._is_flat:
-            return self._records.get(key[0])
-        group = self._groups.get(key[0])
-        return group.get(key) if group is not None else None
+        return self._records.get(key[0] if self._is_flat else key)
 
-    def group(self, prefix: Any) -> Iterable[M]:
+    def group(self, prefix: Any) -> list[M]:
         """Return the records whose first key field has this value, in order of insertion."""
         if self._is_flat:
             return [self._records[prefix]] if prefix in self._records else []
-        group = self._groups.get(prefix)
-        return group.values() if group is not None else ()
+        return [self._records[key] for key in self._groups.get(prefix, ())]
 
     def put(self, item: M) -> None:
         """Store a record, in the place of the one that has its key, if there is one."""
-        group = self._group(item)
-        if group is None:
-            group = self._groups[self._prefix(item)] = {}
-        key = self._key(item)
-        old = group.get(key)
-        group[key] = item
-        self.revision += 1
-        if old is None:
-            self._size += 1
-            self._ordinal += 1
-        for field, index in self._indexes.items():
-            after = getattr(item, field)
+        self.put_all({self._key(item): item})
+
+    def put_all(self, items: Mapping[Any, M]) -> None:
+        """Store records by their primary keys, each in the place of the one that has its key."""
+        records = self._records
+        for key, item in items.items():
+            old = records.get(key)
+            records[key] = item
             if old is None:
-                index.setdefault(after, {})[key] = self._ordinal
+                self._note_new(key, item)
                 continue
-            before = getattr(old, field)
-            if before != after:
-                index.setdefault(after, {})[key] = index[before].pop(key)
+            for field, index in self._indexes.items():
+                before, after = getattr(old, field), getattr(item, field)
+                if before != after:
+                    index[after][key] = index[before].pop(key)
+        self.revision += len(items)
+
+    def _note_new(self, key: Any, item: M) -> None:
+        self._ordinal += 1
+        if not self._is_flat:
+            self._groups[key[0]] = (*self._groups.get(key[0], ()), key)
+        for field, index in self._indexes.items():
+            index[getattr(item, field)][key] = self._ordinal
 
     def remove(self, item: M) -> None:
         """Remove the record that has the item's key, which is there."""
-        group = self._group(item)
         key = self._key(item)
-        if group is None or key not in group:
+        if key not in self._records:
             raise self._missing(item)
-        stored = group.pop(key)
-        if not group and not self._is_flat:
-            del self._groups[self._prefix(item)]
-        self._size -= 1
+        if not self._is_flat:
+            left = tuple(other for other in self._groups[key[0]] if other != key)
+            if left:
+                self._groups[key[0]] = left
+            else:
+                del self._groups[key[0]]
+        self._forget(key)
+
+    def _forget(self, key: Any) -> None:
+        stored = self._records.pop(key)
         self.revision += 1
         for field, index in self._indexes.items():
             index[getattr(stored, field)].pop(key)
@@ -157,7 +161,8 @@ class ListBasedCollection(Collection[M]):
     def _all(self) -> Iterable[M]:
         if self._is_flat:
             return self._records.values()
-        return chain.from_iterable(group.values() for group in self._groups.values())
+        keys = chain.from_iterable(self._groups.values())
+        return [self._records[key] for key in keys]
 
     def _check_type(self, items: Sequence[M]) -> None:
         for item in items:
@@ -193,7 +198,7 @@ class ListBasedCollection(Collection[M]):
     def _select(self, options: FilterOptions | None) -> list[M]:
         prefix = options.get(self._primary_keys[0]) if options and len(options) == 1 else None
         if prefix and len(prefix) == 1 and prefix.get("exact") is not None:
-            return list(self.group(prefix["exact"]))
+            return self.group(prefix["exact"])
         test = compile_filter(options)
         candidates = self._candidates(options)
         return list(candidates) if test is None else [item for item in candidates if test(item)]
@@ -278,7 +283,10 @@ class ListBasedCollection(Collection[M]):
 
     def drop_group(self, prefix: Any) -> int:
         """Remove all records whose first key field has this value; return their number."""
-        items = list(self.group(prefix))
-        for item in items:
-            self.remove(item)
-        return len(items)
+        if self._is_flat:
+            keys = (prefix,) if prefix in self._records else ()
+        else:
+            keys = self._groups.pop(prefix, ())
+        for key in keys:
+            self._forget(key)
+        return len(keys)

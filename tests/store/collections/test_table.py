@@ -33,7 +33,7 @@ async def test_prefix_is_looked_up():
         def __getattr__(self, name):
             raise AssertionError("another group was looked at")
 
-    table._groups["r3"]["x"] = Untouchable()
+    table._records["r3", "a"] = Untouchable()
     assert len(await table.query({"rollout_id": {"exact": "r1"}})) == 1
     assert len(await table.query({"rollout_id": {"within": ["r1", "r2", "none"]}})) == 2
     assert len(await table.query({"_must": {"rollout_id": {"exact": "r1"}}})) == 1
