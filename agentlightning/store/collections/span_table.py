@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from operator import attrgetter, le
+from typing import Any, Final
 
 from agentlightning.errors import NotFoundError
 from agentlightning.store.collections.base import Collection, DuplicatedPrimaryKeyError
@@ -13,7 +14,6 @@ from agentlightning.store.collections.filtering import (
     compile_filter,
     is_any,
     none_rank,
-    page,
     sort_records,
 )
 from agentlightning.store.collections.packed import PackedSpan
@@ -21,27 +21,41 @@ from agentlightning.store.record import build, replace
 from agentlightning.types import FilterOptions, OtelResource, PaginatedResult, SortOptions, Span
 
 _KEYS = ("rollout_id", "attempt_id", "span_id")
+_NUMBERS: Final = frozenset({"sequence_id", "start_time", "end_time"})
+"""Fields that spans often arrive in the order of."""
+_UNORDERED: Final = -1
 
 
 class _RolloutSpans:
     """The spans of one rollout, in order of insertion."""
 
-    __slots__ = ("by_attempt", "is_ascending", "rows", "shared", "size")
+    __slots__ = ("_in_order", "by_attempt", "rows", "shared", "size")
 
     def __init__(self) -> None:
         self.rows: list[PackedSpan] = []
         self.by_attempt: dict[str, dict[str, PackedSpan]] = {}
-        self.is_ascending = True
-        """Each sequence id is beyond the one before, so that no sorting is needed."""
         self.shared: dict[Any, Any] = {}
         self.size = 0
+        self._in_order: dict[str, int] = {}
+        """By field, how many rows are known to be in its order; `_UNORDERED` if some are not."""
+
+    def is_ascending(self, field: str) -> bool:
+        """Return whether no row has less in a number's field than the row before it.
+
+        Rows are looked at once, the first time that somebody wants them in this order.
+        """
+        known = self._in_order.get(field, 0)
+        if 0 <= known < len(self.rows):
+            values = [*map(attrgetter(field), self.rows[max(known - 1, 0) :])]
+            # None has a place of its own in the order, and NaN has none.
+            ordered = None not in values and all(map(le, values, islice(values, 1, None)))
+            known = self._in_order[field] = len(self.rows) if ordered else _UNORDERED
+        return known != _UNORDERED
 
     def find(self, span: Span) -> PackedSpan | None:
         return self.by_attempt.get(span.attempt_id, {}).get(span.span_id)
 
     def add(self, packed: PackedSpan, size: int) -> None:
-        if self.rows and self.rows[-1].sequence_id >= packed.sequence_id:
-            self.is_ascending = False
         self.rows.append(packed)
         attempt = self.by_attempt.get(packed.attempt_id)
         if attempt is None:
@@ -78,7 +92,8 @@ class SpanTable(Collection[Span]):
         rollout = self._rollouts.get(span.rollout_id)
         if rollout is None:
             rollout = self._rollouts[span.rollout_id] = _RolloutSpans()
-        packed = PackedSpan(span, rollout.shared)
+        rows = rollout.rows
+        packed = PackedSpan(span, rollout.shared, rows[-1] if rows else None)
         size = packed.size if self._size_of is None else self._size_of(span)
         rollout.add(packed, size)
         self._count += 1
@@ -104,21 +119,21 @@ class SpanTable(Collection[Span]):
         self.total_bytes -= rollout.size
         return len(rollout.rows)
 
-    def _rows(self, options: FilterOptions | None) -> tuple[list[PackedSpan], bool]:
-        """Return the matches, and whether they are in ascending order of sequence id."""
+    def _rows(self, options: FilterOptions | None) -> tuple[list[PackedSpan], _RolloutSpans | None]:
+        """Return the matches in order of insertion, and the rollout if all belong to one."""
         rollout_id, attempt_id, rest = _split_owner(options)
+        rollout = None
         if rollout_id is None:
             rows = list(chain.from_iterable(r.rows for r in self._rollouts.values()))
-            ascending = False
         else:
             rollout = self._rollouts.get(rollout_id)
             if rollout is None:
-                return [], True
-            rows, ascending = rollout.rows, rollout.is_ascending
+                return [], None
+            rows = rollout.rows
             if attempt_id is not None:
                 rows = list(rollout.by_attempt.get(attempt_id, {}).values())
         test = compile_filter(rest)
-        return rows if test is None else [row for row in rows if test(row)], ascending
+        return rows if test is None else [row for row in rows if test(row)], rollout
 
     async def query(
         self,
@@ -128,14 +143,18 @@ class SpanTable(Collection[Span]):
         offset: int = 0,
     ) -> PaginatedResult[Span]:
         check_page(limit, offset)
-        rows, ascending = self._rows(filter)
+        rows, rollout = self._rows(filter)
+        total = len(rows)
+        end = total if limit == -1 else min(total, offset + limit)
         if sort is not None:
-            none_rank(Span, sort["name"])
-            if ascending and sort["name"] == "sequence_id":
-                return _page_in_order(rows, limit, offset, backwards=sort["order"] == "desc")
-            rows = sort_records(rows, Span, sort)
-        found = page(rows, limit, offset)
-        return _result(found.items, limit, offset, found.total)
+            field = sort["name"]
+            none_rank(Span, field)
+            # Perf: a page of rows that are in order is cut out without touching the others.
+            if field not in _NUMBERS or rollout is None or not rollout.is_ascending(field):
+                rows = sort_records(rows, Span, sort)
+            elif sort["order"] == "desc":
+                rows = sort_records(_tail(rows, end, field), Span, sort)
+        return _result(rows[offset:end], limit, offset, total)
 
     async def get(
         self, filter: FilterOptions | None = None, sort: SortOptions | None = None
@@ -209,23 +228,20 @@ class SpanTable(Collection[Span]):
 def _result(
     rows: Iterable[PackedSpan], limit: int, offset: int, total: int
 ) -> PaginatedResult[Span]:
-    resources: dict[bytes, OtelResource] = {}
+    resources: dict[str | bytes, OtelResource] = {}
     spans = [row.span(resources) for row in rows]
     return build(
         PaginatedResult[Any], {"items": spans, "limit": limit, "offset": offset, "total": total}
     )
 
 
-def _page_in_order(
-    rows: Sequence[PackedSpan], limit: int, offset: int, *, backwards: bool
-) -> PaginatedResult[Span]:
-    """Return a page of rows that are in order, without touching the others."""
-    total = len(rows)
-    end = total if limit == -1 else min(total, offset + limit)
-    picked: Iterable[PackedSpan] = rows[offset:end]
-    if backwards:
-        picked = reversed(rows[max(0, total - end) : max(0, total - offset)])
-    return _result(picked, limit, offset, total)
+def _tail(rows: list[PackedSpan], size: int, field: str) -> list[PackedSpan]:
+    """Return the last rows of those in ascending order, with all that equal the first of them."""
+    start = len(rows) - size
+    value_of = attrgetter(field)
+    while 0 < start < len(rows) and value_of(rows[start - 1]) == value_of(rows[start]):
+        start -= 1
+    return rows[start:]
 
 
 def _exact(options: Mapping[str, Any], field: str) -> str | None:

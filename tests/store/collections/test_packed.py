@@ -104,18 +104,26 @@ def test_what_cannot_be_packed_is_kept_as_it_is():
     assert PackedSpan(own, {}).span() is own
 
 
-def test_equal_texts_are_kept_once():
-    """Names, trace ids and resources that are equal share their memory."""
+def test_equal_parts_are_kept_once():
+    """Names, trace ids, keys of attributes and resources that are equal share their memory."""
     shared = {}
     one, two = (
-        PackedSpan(
-            Span.from_attributes(attributes={}, name="".join(["na", "me"]), trace_id="t" * 32),
-            shared,
+        Span.from_attributes(
+            attributes={"".join(["a", "b"]): number},
+            name="".join(["na", "me"]),
+            trace_id="".join(["t"] * 32),
+            resource=OtelResource(attributes={"x": 1}, schema_url=""),
         )
-        for _ in range(2)
+        for number in range(2)
     )
-    assert one.name is two.name
-    assert len(shared) == 3
+    first = PackedSpan(one, shared)
+    second = PackedSpan(two, shared, first)
+    assert first.name is second.name
+    assert first.trace_id is second.trace_id
+    assert first.span_id != second.span_id
+    # The name, and the shape, of which the keys and the resource are parts.
+    assert len(shared) == 2
+    assert [first.span(), second.span()] == [one, two]
 
 
 def test_fields_are_read_without_being_kept():

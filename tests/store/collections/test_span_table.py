@@ -1,5 +1,7 @@
 """The table of spans against a plain list: filters, order, pages, changes."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,30 @@ def test_pages_are_those_of_a_list(spans, owner, names, aggregate, must, sort, l
     assert list(found) == wanted[offset : None if limit == -1 else offset + limit]
     first = drive(table.get(options, sort))
     assert first == (wanted[0] if wanted else None)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1.0, 2.0]), max_size=8).map(sorted),
+    st.lists(st.sampled_from([None, 0.5, 2.0, math.nan]), max_size=2),
+    st.sampled_from(["asc", "desc"]),
+    st.integers(-1, 5),
+    st.integers(0, 5),
+)
+def test_rows_in_order_are_cut_as_if_sorted(times, later, order, limit, offset):
+    """Pages of spans that came in the order of a time, ties included, are those of a sorted list,
+    also when later ones, or ones without a time, come after a first look.
+    """
+    table = SpanTable()
+    kept = []
+    sort = {"name": "end_time", "order": order}
+    for batch in (times, later):
+        spans = [span(end_time=time) for time in batch]
+        drive(table.insert(spans))
+        kept += spans
+        found = drive(table.query({"rollout_id": {"exact": "r"}}, sort, limit, offset))
+        wanted = sort_records(kept, Span, sort)[offset : None if limit == -1 else offset + limit]
+        assert [one.span_id for one in found] == [one.span_id for one in wanted]
+        assert found.total == len(kept)
 
 
 async def test_insert_takes_all_or_none():
