@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange
 from agentlightning.gateway.dialects.openai_chat import ChatExchange
 from agentlightning.gateway.jsontext import parse_json, write_json
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
 
-__all__ = ["AnswerWriter", "TranslatedExchange"]
+__all__ = ["AnswerWriter", "TranslatedExchange", "read_error"]
 
 
 class AnswerWriter(Protocol):
@@ -65,7 +66,8 @@ class TranslatedExchange(Exchange):
         self._chat.take_whole(body)
         self.failure = self._chat.failure
         if self.failure is not None:
-            return self._writer.error(self.failure, error_type="server_error", code="upstream")
+            # An error under a good status would be read as an answer; this one gets a bad status.
+            raise UpstreamError(self.failure)
         return write_json(self._writer.whole(self._chat.seen or {}))
 
     def take_event(self, event: ServerEvent) -> bytes:
@@ -82,7 +84,7 @@ class TranslatedExchange(Exchange):
         return self.finish() if self._chat.is_over else b""
 
     def take_error(self, status: int, body: bytes) -> bytes:
-        message, error_type, code = _read_error(status, body)
+        message, error_type, code = read_error(status, body)
         return self._writer.error(message, error_type=error_type, code=code)
 
     def finish(self) -> bytes:
@@ -103,7 +105,7 @@ class TranslatedExchange(Exchange):
         return self._chat.answer()
 
 
-def _read_error(status: int, body: bytes) -> tuple[str, str, str]:
+def read_error(status: int, body: bytes) -> tuple[str, str, str]:
     """Return message, type and code of an upstream's error; of OpenAI's shape or any other."""
     text = body.decode("utf-8", "replace").strip()
     try:

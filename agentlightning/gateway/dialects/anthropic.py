@@ -1,0 +1,58 @@
+"""Anthropic messages: translated to chat completions, or passed on where they are spoken."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from agentlightning.gateway.dialects.anthropic_answer import MessageWriter
+from agentlightning.gateway.dialects.anthropic_error import (
+    error_body,
+    error_event,
+    type_of_status,
+)
+from agentlightning.gateway.dialects.anthropic_native import NativeMessageExchange
+from agentlightning.gateway.dialects.anthropic_request import to_chat_request
+from agentlightning.gateway.dialects.base import Dialect, Exchange
+from agentlightning.gateway.dialects.translated import TranslatedExchange, read_error
+from agentlightning.gateway.models import ModelRoute
+
+__all__ = ["AnthropicMessagesDialect"]
+
+
+class AnthropicMessagesDialect(Dialect):
+    """`POST /v1/messages`."""
+
+    name = "anthropic.messages"
+    paths = frozenset({"/v1/messages"})
+
+    def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
+        if is_native(route):
+            return NativeMessageExchange(request, body, route)
+        return _TranslatedMessageExchange(request, route)
+
+    def error_body(self, message: str, *, error_type: str, code: str) -> bytes:
+        return error_body(message, error_type=error_type, code=code)
+
+    def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
+        return error_event(message, error_type=error_type, code=code)
+
+
+def is_native(route: ModelRoute) -> bool:
+    """Return whether a route's model server is to answer Anthropic's clients itself.
+
+    Trained models never do: only chat completions tell token ids.
+    """
+    return not route.trained and "anthropic.messages" in route.upstream.capabilities.dialects
+
+
+class _TranslatedMessageExchange(TranslatedExchange):
+    def __init__(self, request: dict[str, Any], route: ModelRoute) -> None:
+        stops = request.get("stop_sequences")
+        said = [str(stop) for stop in cast("list[Any]", stops)] if isinstance(stops, list) else []
+        writer = MessageWriter(str(request.get("model") or route.model), said)
+        super().__init__(to_chat_request(request, trained=route.trained), route, writer)
+
+    def take_error(self, status: int, body: bytes) -> bytes:
+        # Model servers do not agree on types; clients rely on the status, which stays.
+        message, _, code = read_error(status, body)
+        return error_body(message, error_type=type_of_status(status), code=code)

@@ -1,0 +1,178 @@
+"""An Anthropic request as a request for chat completions: its parameters and its tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from agentlightning.gateway.dialects.anthropic_blocks import (
+    check_members,
+    refuse,
+    to_chat_messages,
+)
+
+__all__ = ["to_chat_request"]
+
+Members = dict[str, Any]
+
+_SAME = {
+    "model",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    # Not Anthropic's, but known to model servers by these names; clients send them as extras.
+    "seed",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "stop_token_ids",
+    "ignore_eos",
+    "chat_template_kwargs",
+}
+_WITHOUT_INFLUENCE = {
+    "metadata",
+    "service_tier",
+    "inference_geo",
+    "speed",
+    "diagnostics",
+    "billing_policy",
+    "fallback_credit_token",
+}
+"""Parameters that change no answer: who is asked, how soon, and who pays."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "mcp_servers": ([],),
+    "fallbacks": ([],),
+    "context_management": (
+        {},
+        {"edits": []},
+        {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    ),
+}
+_TOOL_MEMBERS = {"name", "description", "input_schema", "strict", "eager_input_streaming"}
+_TOOL_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "allowed_callers": (["direct"], []),
+    "defer_loading": (False,),
+    "input_examples": ([],),
+}
+_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+"""What chat servers know of Anthropic's levels of effort."""
+
+
+def to_chat_request(request: Members, *, trained: bool) -> Members:
+    """Return what to ask of a server of chat completions.
+
+    Args:
+        request: The body of `POST /v1/messages`, or of `…/count_tokens`.
+        trained: The model's template takes `enable_thinking` from us; other servers would
+            refuse the parameter.
+
+    Raises:
+        RequestError: It asks for something that chat completions cannot do.
+    """
+    chat: Members = {key: value for key, value in request.items() if key in _SAME}
+    chat["messages"] = to_chat_messages(request.get("system"), request.get("messages"))
+    if request.get("stream"):
+        chat["stream"] = True
+        chat["stream_options"] = {"include_usage": True}
+    for key, convert in _CONVERTERS.items():
+        if request.get(key) is not None:
+            chat.update(convert(request[key]))
+    if trained and request.get("thinking") is not None:
+        thinks = _object("thinking", request["thinking"]).get("type") != "disabled"
+        kwargs = chat.get("chat_template_kwargs") or {}
+        chat["chat_template_kwargs"] = {"enable_thinking": thinks, **kwargs}
+    known = _SAME | _WITHOUT_INFLUENCE | set(_CONVERTERS)
+    check_members("", request, known | {"system", "messages", "stream", "thinking"}, _NEUTRAL)
+    return chat
+
+
+def _stops(stops: Any) -> Members:
+    return {"stop": stops} if stops else {}
+
+
+def _tools(tools: Any) -> Members:
+    if not isinstance(tools, list):
+        refuse("tools", "must be a list")
+    said = [_tool(f"tools.{at}", tool) for at, tool in enumerate(cast("list[Any]", tools))]
+    return {"tools": said} if said else {}
+
+
+def _tool(where: str, value: Any) -> Members:
+    tool = _object(where, value)
+    kind = tool.get("type")
+    if kind not in {None, "custom"}:
+        refuse(
+            where,
+            f"{kind!r} is a tool that only Anthropic's models know. Describe it with a name, a "
+            "description and an input_schema",
+        )
+    check_members(where, tool, _TOOL_MEMBERS, _TOOL_NEUTRAL)
+    if not isinstance(tool.get("name"), str):
+        refuse(f"{where}.name", "must be a text")
+    function: Members = {"name": tool["name"]}
+    if tool.get("description") is not None:
+        function["description"] = tool["description"]
+    function["parameters"] = _object(f"{where}.input_schema", tool.get("input_schema"))
+    if tool.get("strict") is not None:
+        function["strict"] = tool["strict"]
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(value: Any) -> Members:
+    choice = _object("tool_choice", value)
+    check_members("tool_choice", choice, {"name", "disable_parallel_tool_use"}, {})
+    said: Members = {}
+    match choice.get("type"):
+        case "auto" | "none" as same:
+            said["tool_choice"] = same
+        case "any":
+            said["tool_choice"] = "required"
+        case "tool" if isinstance(choice.get("name"), str):
+            said["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
+        case _:
+            refuse("tool_choice", "must be of type auto, any, none, or tool with a name")
+    if choice.get("disable_parallel_tool_use"):
+        said["parallel_tool_calls"] = False
+    return said
+
+
+def _output_config(value: Any) -> Members:
+    config = _object("output_config", value)
+    check_members("output_config", config, {"effort", "format"}, {})
+    said: Members = {}
+    if config.get("effort") is not None:
+        if config["effort"] not in _EFFORTS:
+            refuse("output_config.effort", f"must be one of {', '.join(_EFFORTS)}")
+        said["reasoning_effort"] = _EFFORTS[config["effort"]]
+    if config.get("format") is not None:
+        said.update(_output_format(config["format"]))
+    return said
+
+
+def _output_format(value: Any) -> Members:
+    wanted = _object("output_config.format", value)
+    if wanted.get("type") != "json_schema":
+        refuse("output_config.format.type", "must be json_schema")
+    check_members("output_config.format", wanted, {"schema"}, {})
+    schema = _object("output_config.format.schema", wanted.get("schema"))
+    described = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
+_CONVERTERS: dict[str, Callable[[Any], Members]] = {
+    "stop_sequences": _stops,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "output_config": _output_config,
+    "output_format": _output_format,
+}
+
+
+def _object(where: str, value: Any) -> Members:
+    if not isinstance(value, dict):
+        refuse(where, "must be an object")
+    return cast("Members", value)
