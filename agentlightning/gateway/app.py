@@ -10,7 +10,9 @@ from typing import Any, cast
 from agentlightning._internal.clock import now
 from agentlightning.errors import RequestError
 from agentlightning.gateway.capture import CallServices, CapturedCall, ClientRequest, read_body
+from agentlightning.gateway.count_tokens import COUNT_TOKENS_PATH, count_tokens
 from agentlightning.gateway.dialects.base import Dialect
+from agentlightning.gateway.failure import CallFailure
 from agentlightning.gateway.passthrough import pass_through
 from agentlightning.gateway.recorder import GatewayStats
 from agentlightning.gateway.reply import Receive, Reply, Send
@@ -68,7 +70,7 @@ class GatewayApp:
                     error_code="stopping",
                     error_type="server_error",
                 )
-                await reply.refuse(stopping)
+                await self._refuse(stopping, scope["path"], reply)
         finally:
             leaving.cancel()
 
@@ -88,7 +90,19 @@ class GatewayApp:
             )
             await self._dispatch(target, request, reply)
         except RequestError as error:
+            await self._refuse(error, scope["path"], reply)
+
+    async def _refuse(self, error: RequestError, path: str, reply: Reply) -> None:
+        """Say what a client did wrong in the shape that clients of the path read."""
+        asked = path.removesuffix("/count_tokens")
+        dialect = next((it for own, it in self._dialects.items() if asked.endswith(own)), None)
+        if dialect is None:
             await reply.refuse(error)
+            return
+        failure = CallFailure.from_error(error)
+        details = {"error_type": failure.error_type, "code": failure.code}
+        body = dialect.error_body(failure.message, **details)
+        await reply.whole(failure.status, failure.headers, body)
 
     async def _dispatch(self, target: Target, request: ClientRequest, reply: Reply) -> None:
         if request.method == "POST":
@@ -98,6 +112,10 @@ class GatewayApp:
                 return
             if target.path == "/seal" and target.attempt is not None:
                 await self._seal(target.attempt, request.body, reply)
+                return
+            if target.path == COUNT_TOKENS_PATH:
+                self._stats.passed_through += 1
+                await count_tokens(self._services, request, reply)
                 return
             if dialect is not None:
                 self._stats.unattributed += 1

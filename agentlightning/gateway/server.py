@@ -22,6 +22,7 @@ from agentlightning._internal.serving import (
 from agentlightning.errors import ConfigurationError, GatewayError
 from agentlightning.gateway.app import GatewayApp
 from agentlightning.gateway.capture import CallServices
+from agentlightning.gateway.dialects.anthropic import AnthropicMessagesDialect
 from agentlightning.gateway.dialects.openai_chat import OpenAIChatDialect
 from agentlightning.gateway.models import ModelRoute, ModelTable
 from agentlightning.gateway.pause import PauseGate
@@ -226,7 +227,8 @@ class Gateway:
             listener.close()
 
     async def _serve(self, listener: socket.socket, ready: Future[None]) -> None:
-        app: Any = GatewayApp(self._services, [OpenAIChatDialect()], self._stats, self._secret)
+        dialects = [OpenAIChatDialect(), AnthropicMessagesDialect()]
+        app: Any = GatewayApp(self._services, dialects, self._stats, self._secret)
         for middleware in reversed(self._middlewares):
             app = middleware(app)
         config = uvicorn.Config(
