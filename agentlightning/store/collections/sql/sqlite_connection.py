@@ -18,7 +18,7 @@ from agentlightning.store.collections.sql.statement import Parameters, Statement
 Synchronous = Literal["normal", "full"]
 
 _BUSY_MILLISECONDS: Final = 30_000
-_PAGE_BYTES: Final = 2048
+PAGE_BYTES: Final = 2048
 """Perf: every commit writes whole pages, mostly for a few bytes each."""
 _STATEMENTS: Final = 512
 _BRIEF_INSTRUCTIONS: Final = 100_000
@@ -65,11 +65,13 @@ class SqliteConnection:
         )
         self._cursor = self._raw.cursor()
         for pragma in (
-            f"page_size={_PAGE_BYTES}",
+            f"page_size={PAGE_BYTES}",
             "journal_mode=WAL",
             f"synchronous={synchronous}",
             # Writing the log back waits for the disk, so it is somebody else's work.
             "wal_autocheckpoint=0",
+            # Perf: some builds overwrite with zeros what is deleted.
+            "secure_delete=OFF",
             "cache_size=-65536",
             "temp_store=MEMORY",
             f"busy_timeout={_BUSY_MILLISECONDS if patient else 0}",

@@ -2,7 +2,7 @@
 
 The log is written back when it has grown or been written to for a while, while others go on
 writing. Where they never pause, it cannot begin anew and goes on growing; at its bound writers
-are held up until it is empty.
+are held up until all of it is written back. It then begins anew in the room that it has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from agentlightning.store.collections.sql.sqlite_connection import SqliteConnection
+from agentlightning.store.collections.sql.sqlite_connection import PAGE_BYTES, SqliteConnection
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,13 @@ _WRITE_BACK: Final = 32 << 20
 """Bytes by which the log grows before it is written back."""
 _COMMITS: Final = 4000
 """Commits after which it is written back, for a log that has begun anew does not grow."""
-_MOST: Final = 128 << 20
-"""Bytes beyond which writers are held up."""
+_MOST: Final = 64 << 20
+"""Bytes beyond which writers are held up.
+
+Perf: writing over the log's own pages takes half the time of making it longer.
+"""
+_LONG: Final = 4
+"""So many times `_MOST` is not kept for the log once it is empty."""
 _STOP_SECONDS: Final = 10.0
 
 
@@ -78,14 +83,19 @@ class LogKeeper:
         try:
             while (size := self._wait()) is not None:
                 try:
-                    connection.run("PRAGMA wal_checkpoint(PASSIVE)")
-                    if size >= _MOST:
-                        with self._alone():
-                            connection.run("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._write_back(connection, size)
                 except sqlite3.Error:
                     logger.warning("write-ahead log could not be written back", exc_info=True)
         finally:
             connection.close()
+
+    def _write_back(self, connection: SqliteConnection, size: int) -> None:
+        ((_, pages, _),) = connection.run("PRAGMA wal_checkpoint(PASSIVE)")
+        if pages * PAGE_BYTES < _MOST:
+            return
+        with self._alone():
+            mode = "TRUNCATE" if size >= _LONG * _MOST else "PASSIVE"
+            connection.run(f"PRAGMA wal_checkpoint({mode})")
 
     def _wait(self) -> int | None:
         """Return the log's size when there is work, None when there will be none."""
