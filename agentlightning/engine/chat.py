@@ -6,52 +6,68 @@ Token ids and weight versions travel as `gateway.upstream` describes. HTTP is `s
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from agentlightning._internal.clock import now
 from agentlightning.engine.chat_request import ChatRequest, parse_chat_request
 from agentlightning.engine.choice import ChoiceWriter, Piece
 from agentlightning.engine.engine import Engine
+from agentlightning.engine.history.splicer import HistorySplicer, PromptPlan
 from agentlightning.engine.request import Generation, TokenEvent
 from agentlightning.engine.sampling import derive_seed
-from agentlightning.engine.template import render_prompt
 from agentlightning.engine.token_text import TokenText
 from agentlightning.engine.tools import ToolFormat, detect_format
 from agentlightning.errors import EngineError
 
-__all__ = ["ChatService"]
+__all__ = ["ChatService", "HistoryMode"]
+
+logger = logging.getLogger(__name__)
 
 Body = dict[str, Any]
+
+HistoryMode = Literal["exact", "template"]
+"""`exact`: a prompt repeats the tokens that were sampled earlier in its conversation; `template`:
+the chat template renders every prompt anew, as a model server without memory does."""
 
 
 class ChatService:
     """Chat completions of one engine; its methods may run in any event loop."""
 
-    def __init__(self, engine: Engine, *, model: str) -> None:
+    def __init__(self, engine: Engine, *, model: str, history: HistoryMode = "exact") -> None:
         """Serve `engine`.
 
         Args:
             engine: A started engine.
             model: Name in answers to requests that name none.
+            history: How prompts with earlier answers are made.
         """
         self.engine = engine
         self.model = model
+        self.history = HistorySplicer(engine.tokenizer, end_ids=engine.eos_ids)
+        """Makes the prompts; under `template` it has nothing to remember."""
+        self._remembers = history == "exact"
+        self._say_template()
         self._tokens = TokenText(engine.tokenizer)
         self._format: ToolFormat | None = detect_format(engine.tokenizer.chat_template)
 
-    async def complete(self, body: Any) -> Body:
+    async def complete(self, body: Any, *, conversation: str | None = None) -> Body:
         """Answer a request in one piece; `stream` in the body is not looked at.
+
+        Args:
+            body: The decoded request.
+            conversation: Whose earlier answers the prompt may repeat.
 
         Raises:
             RequestError: The request is wrong; `to_body` of the error is the answer.
             EngineError: The engine stopped or died.
         """
         request = parse_chat_request(body)
-        prompt = self._render(request)
+        plan = self._plan(request, conversation)
         version = self.engine.version
         writers = [self._writer(request) for _ in range(request.n)]
 
@@ -62,44 +78,52 @@ class ChatService:
                 writer.push([event.token_id])
                 return writer.stopped
 
-            return self._generate(request, prompt, index, watch if request.stop else None)
+            return self._generate(request, plan.ids, index, watch if request.stop else None)
 
         generations = await _all([sample(index) for index in range(request.n)])
         choices = [
             self._choice(request, index, writer, generation, version)
             for index, (writer, generation) in enumerate(zip(writers, generations, strict=True))
         ]
+        for choice, generation in zip(choices, generations, strict=True):
+            self.history.remember(
+                plan, choice["message"], generation.token_ids, choice=choice["index"]
+            )
         answer = self._head(request, "chat.completion")
         answer["choices"] = choices
         answer["usage"] = _usage(generations)
         if request.return_token_ids:
-            answer["prompt_token_ids"] = prompt
+            answer["prompt_token_ids"] = plan.ids
             answer["weight_version"] = version
         return answer
 
-    async def stream(self, body: Any) -> AsyncGenerator[Body]:
+    async def stream(self, body: Any, *, conversation: str | None = None) -> AsyncGenerator[Body]:
         """Answer a request in chunks; closing the iterator cancels the completions.
 
         A wrong request raises at the first chunk, before anything was sampled.
+
+        Args:
+            body: The decoded request.
+            conversation: Whose earlier answers the prompt may repeat.
 
         Raises:
             RequestError: The request is wrong.
             EngineError: The engine stopped or died, perhaps in the middle.
         """
         request = parse_chat_request(body)
-        prompt = self._render(request)
+        plan = self._plan(request, conversation)
         version = self.engine.version
         head = self._head(request, "chat.completion.chunk")
         opening: Body = {}
         if request.return_token_ids:
-            opening = {"prompt_token_ids": prompt, "weight_version": version}
+            opening = {"prompt_token_ids": plan.ids, "weight_version": version}
         for index in range(request.n):
             delta = {"role": "assistant", "content": ""}
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
             yield {**head, "choices": [choice], **opening}
             opening = {}
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
-        sampling = asyncio.ensure_future(self._sample_pieces(request, prompt, pieces))
+        sampling = asyncio.ensure_future(self._sample_pieces(request, plan, pieces))
         try:
             while (piece := await pieces.get()) is not None:
                 yield {**head, "choices": [self._chunk(request, piece, version)]}
@@ -111,8 +135,17 @@ class ChatService:
         if request.include_usage:
             yield {**head, "choices": [], "usage": _usage(generations)}
 
+    def _say_template(self) -> None:
+        report = self.history.template
+        logger.debug("chat template examined", extra={"template_report": report.to_dict()})
+        if self._remembers and report.unspliceable:
+            logger.warning(
+                "the chat template hides where answers end; such histories are rendered anew",
+                extra={"model": self.model, "conversations": report.unspliceable},
+            )
+
     async def _sample_pieces(
-        self, request: ChatRequest, prompt: list[int], pieces: asyncio.Queue[Piece | None]
+        self, request: ChatRequest, plan: PromptPlan, pieces: asyncio.Queue[Piece | None]
     ) -> list[Generation]:
         """Sample all choices, putting their pieces into the queue and None at the end."""
         loop = asyncio.get_running_loop()
@@ -126,8 +159,11 @@ class ChatService:
                     loop.call_soon_threadsafe(pieces.put_nowait, piece)
                 return writer.stopped
 
-            generation = await self._generate(request, prompt, index, watch)
-            pieces.put_nowait(writer.last(index, generation.finish_reason))
+            generation = await self._generate(request, plan.ids, index, watch)
+            last = writer.last(index, generation.finish_reason)
+            message = _message(writer, last)
+            self.history.remember(plan, message, generation.token_ids, choice=index)
+            pieces.put_nowait(last)
             return generation
 
         try:
@@ -152,15 +188,21 @@ class ChatService:
 
     # -- shapes ---------------------------------------------------------------------------------
 
-    def _render(self, request: ChatRequest) -> list[int]:
-        prompt = render_prompt(
-            self.engine.tokenizer,
+    def _plan(self, request: ChatRequest, conversation: str | None) -> PromptPlan:
+        plan = self.history.plan(
+            conversation if self._remembers else None,
             request.messages,
             tools=request.tools,
             template_kwargs=request.template_kwargs,
+            max_tokens=self.engine.context - 1,
         )
-        self.engine.check_prompt(prompt)
-        return prompt
+        if plan.cause is not None:
+            logger.debug(
+                "earlier answers were rendered anew",
+                extra={"conversation": conversation, "cause": plan.cause.value, "kept": plan.kept},
+            )
+        self.engine.check_prompt(plan.ids)
+        return plan
 
     def _writer(self, request: ChatRequest) -> ChoiceWriter:
         return ChoiceWriter(
@@ -189,11 +231,7 @@ class ChatService:
         if not request.stop:
             writer.push(generation.token_ids)
         piece = writer.last(index, generation.finish_reason)
-        message: Body = {"role": "assistant", "content": writer.content or None}
-        if piece.calls:
-            message["tool_calls"] = list(piece.calls)
-        elif message["content"] is None:
-            message["content"] = ""
+        message = _message(writer, piece)
         whole = replace(
             piece,
             token_ids=generation.token_ids,
@@ -234,6 +272,14 @@ class ChatService:
             if any(sampled_by != version for sampled_by in piece.versions):
                 fields["token_versions"] = list(piece.versions)
         return fields
+
+
+def _message(writer: ChoiceWriter, last: Piece) -> Body:
+    """Return a completed choice as a message."""
+    if last.calls:
+        content = writer.content or None
+        return {"role": "assistant", "content": content, "tool_calls": list(last.calls)}
+    return {"role": "assistant", "content": writer.content}
 
 
 async def _all(samples: list[Any]) -> list[Generation]:

@@ -12,8 +12,10 @@ from typing import Any
 
 import orjson
 
-from agentlightning.engine.chat import ChatService
+from agentlightning.engine.chat import ChatService, HistoryMode
 from agentlightning.engine.engine import Engine
+from agentlightning.engine.history.examine import TemplateReport
+from agentlightning.engine.history.splicer import HistoryStats
 from agentlightning.errors import EngineError, RequestError
 from agentlightning.gateway.upstream import (
     UpstreamCapabilities,
@@ -35,9 +37,16 @@ class EngineUpstream:
     It does not own the engine: `aclose` leaves it running.
     """
 
-    def __init__(self, engine: Engine, *, model: str) -> None:
-        """Serve `engine` under the name `model`."""
-        self._chat = ChatService(engine, model=model)
+    def __init__(self, engine: Engine, *, model: str, history: HistoryMode = "exact") -> None:
+        """Serve an engine.
+
+        Args:
+            engine: A started engine.
+            model: Name it is served under.
+            history: Whether prompts repeat the tokens sampled earlier in their conversation
+                (`UpstreamRequest.conversation`), or are rendered anew.
+        """
+        self._chat = ChatService(engine, model=model, history=history)
         self._model = model
 
     @property
@@ -49,6 +58,22 @@ class EngineUpstream:
     def capabilities(self) -> UpstreamCapabilities:
         """Return that it tells token ids, log-probabilities and versions."""
         return UpstreamCapabilities(token_ids=True, logprobs=True, versions=True)
+
+    @property
+    def template(self) -> TemplateReport:
+        """Return what the model's chat template does to histories."""
+        return self._chat.history.template
+
+    def history_stats(self) -> HistoryStats:
+        """Return how the prompts so far were made; from any thread."""
+        return self._chat.history.stats()
+
+    def forget(self, conversation: str) -> None:
+        """Free what is remembered of an attempt that has ended; idempotent, from any thread.
+
+        A call that comes later is answered all the same, its history rendered anew.
+        """
+        self._chat.history.forget(conversation)
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Answer a request; mistakes of the client are answers, too.
@@ -73,8 +98,9 @@ class EngineUpstream:
             case "POST", "/v1/chat/completions":
                 body = _decode(request.body)
                 if isinstance(body, dict) and body.get("stream") is True:
-                    return await self._stream(body)
-                return _answer(200, await self._chat.complete(body))
+                    return await self._stream(body, request.conversation)
+                answer = await self._chat.complete(body, conversation=request.conversation)
+                return _answer(200, answer)
             case method, path:
                 raise RequestError(
                     f"the embedded engine serves no {method} {path}; it has "
@@ -83,8 +109,8 @@ class EngineUpstream:
                     error_code="not_found",
                 )
 
-    async def _stream(self, body: dict[str, Any]) -> UpstreamResponse:
-        chunks = self._chat.stream(body)
+    async def _stream(self, body: dict[str, Any], conversation: str | None) -> UpstreamResponse:
+        chunks = self._chat.stream(body, conversation=conversation)
         # The first chunk is made before anything is sampled, so errors still get a status.
         first = await anext(chunks)
         return UpstreamResponse(

@@ -1,4 +1,4 @@
-"""Rendering a conversation into the prompt's token ids, by the tokenizer's own chat template."""
+"""Rendering a conversation into text and token ids, by the tokenizer's own chat template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from agentlightning.errors import ConfigurationError, RequestError
 
-__all__ = ["render_prompt"]
+__all__ = ["encode", "plain_messages", "render_prompt", "render_text"]
 
 
 def render_prompt(
@@ -30,6 +30,33 @@ def render_prompt(
         RequestError: The messages hold something other than text, or the template refuses them.
         ConfigurationError: The tokenizer has no chat template.
     """
+    text = render_text(
+        tokenizer, plain_messages(messages), tools=tools, template_kwargs=template_kwargs
+    )
+    return encode(tokenizer, text)
+
+
+def render_text(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    template_kwargs: Mapping[str, Any] | None = None,
+    generation_head: bool = True,
+) -> str:
+    """Return a conversation as the template writes it.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template.
+        messages: As `plain_messages` gives them.
+        tools: In the shape of OpenAI's chat completions.
+        template_kwargs: Further variables of the template.
+        generation_head: Whether the head of the assistant's next message follows.
+
+    Raises:
+        RequestError: The template refuses the messages.
+        ConfigurationError: The tokenizer has no chat template.
+    """
     if not tokenizer.chat_template:
         raise ConfigurationError(
             "this model's tokenizer has no chat template; load an instruction-tuned model, or set "
@@ -38,10 +65,10 @@ def render_prompt(
     from jinja2.exceptions import TemplateError
 
     try:
-        text: str = tokenizer.apply_chat_template(
-            [_plain(index, message) for index, message in enumerate(messages)],
+        return tokenizer.apply_chat_template(
+            list(messages),
             tools=list(tools) or None,
-            add_generation_prompt=True,
+            add_generation_prompt=generation_head,
             tokenize=False,
             **(template_kwargs or {}),
         )
@@ -49,7 +76,20 @@ def render_prompt(
         raise RequestError(
             f"the model's chat template refuses these messages: {error}", param="messages"
         ) from error
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of a rendered text, markers read as the special tokens they are."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages as templates expect them: contents strings, arguments objects.
+
+    Raises:
+        RequestError: They hold something other than text, or malformed tool calls.
+    """
+    return [_plain(index, message) for index, message in enumerate(messages)]
 
 
 def _plain(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
