@@ -8,6 +8,7 @@ text, so tokens cut multi-byte characters in two as real ones do, and its id say
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,16 @@ class Answer:
     text: str = "hello"
     tools: list[tuple[str, str]] = field(default_factory=list)
     """Names and arguments (JSON texts) of tool calls."""
+    reasoning: str = ""
+    """Thoughts before the text, sent as `reasoning_content`."""
+    finish_reason: str | None = None
+    """What the choices say instead of `stop` or `tool_calls`."""
+    matched: str | None = None
+    """The stop string that the choices name as `stop_reason`, as vLLM does."""
+    refusal: str | None = None
+    cached_tokens: int | None = None
+    interleaved: bool = False
+    """Stream the arguments of all tool calls by turns."""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
@@ -215,12 +226,13 @@ class _Choice:
             }
             for at, (name, arguments) in enumerate(answer.tools)
         ]
-        told = self.text + "".join(f"<{name}>{arguments}" for name, arguments in answer.tools)
+        told = answer.reasoning + self.text
+        told += "".join(f"<{name}>{arguments}" for name, arguments in answer.tools)
         self.ids = [*ids_of(told), END_ID]
         self.logprobs = [
             -((token * 7919 + at) % 100003) / 31337 for at, token in enumerate(self.ids)
         ]
-        self.finish_reason = "tool_calls" if answer.tools else "stop"
+        self.finish_reason = answer.finish_reason or ("tool_calls" if answer.tools else "stop")
         half = len(self.ids) // 2
         before, after = answer.versions or (0, 0)
         self.versions = [before] * half + [after] * (len(self.ids) - half)
@@ -228,6 +240,10 @@ class _Choice:
     def message(self) -> dict[str, Any]:
         content = self.text if self.text or not self.tools else None
         plain: dict[str, Any] = {"role": "assistant", "content": content}
+        if self.answer.reasoning:
+            plain["reasoning_content"] = self.answer.reasoning
+        if self.answer.refusal:
+            plain["refusal"] = self.answer.refusal
         return {**plain, "tool_calls": self.tools} if self.tools else plain
 
     def tokens(self, body: dict[str, Any], start: int, end: int) -> dict[str, Any]:
@@ -249,21 +265,41 @@ class _Choice:
 
     def deltas(self) -> Iterator[dict[str, Any]]:
         """Yield one delta per token; half characters come out with their other half."""
-        shown = ""
-        data = b""
-        for token in ids_of(self.text):
-            data += bytes_of(token)
-            whole = data.decode("utf-8", "ignore")
-            yield {"content": whole[len(shown) :]}
-            shown = whole
-        for at, tool in enumerate(self.tools):
-            function = tool["function"]
-            opening = {"index": at, "id": tool["id"], "type": "function"}
-            head = {"name": function["name"], "arguments": ""}
-            yield {"tool_calls": [{**opening, "function": head}]}
-            for start in range(0, len(function["arguments"]), 3):
-                part = function["arguments"][start : start + 3]
-                yield {"tool_calls": [{"index": at, "function": {"arguments": part}}]}
+        yield from _text_deltas("reasoning_content", self.answer.reasoning)
+        yield from _text_deltas("content", self.text)
+        if self.answer.refusal:
+            yield {"refusal": self.answer.refusal}
+        own = [[*_tool_deltas(at, tool)] for at, tool in enumerate(self.tools)]
+        if self.answer.interleaved:
+            for turn in itertools.zip_longest(*own):
+                yield from (delta for delta in turn if delta is not None)
+        else:
+            yield from itertools.chain.from_iterable(own)
+
+    def ending(self) -> dict[str, Any]:
+        """Return what the choice says about its end."""
+        matched = self.answer.matched
+        return {"stop_reason": matched} if matched else {}
+
+
+def _text_deltas(key: str, text: str) -> Iterator[dict[str, Any]]:
+    shown = ""
+    data = b""
+    for token in ids_of(text):
+        data += bytes_of(token)
+        whole = data.decode("utf-8", "ignore")
+        yield {key: whole[len(shown) :]}
+        shown = whole
+
+
+def _tool_deltas(at: int, tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    function = tool["function"]
+    opening = {"index": at, "id": tool["id"], "type": "function"}
+    head = {"name": function["name"], "arguments": ""}
+    yield {"tool_calls": [{**opening, "function": head}]}
+    for start in range(0, len(function["arguments"]), 3):
+        part = function["arguments"][start : start + 3]
+        yield {"tool_calls": [{"index": at, "function": {"arguments": part}}]}
 
 
 def ids_of(text: str) -> list[int]:
@@ -300,6 +336,7 @@ def _whole(body: dict[str, Any], choices: list[_Choice], prompt_ids: list[int]) 
             "message": choice.message(),
             **choice.tokens(body, 0, len(choice.ids)),
             "finish_reason": choice.finish_reason,
+            **choice.ending(),
         }
         for choice in choices
     ]
@@ -321,11 +358,10 @@ def _chunks(
         choice = choices[index]
         end = len(choice.ids) if is_last else min(at + 1, len(choice.ids))
         tokens = choice.tokens(body, min(at, end), end)
-        reason = choice.finish_reason if is_last else None
-        yield {
-            **head,
-            "choices": [{"index": index, "delta": delta, **tokens, "finish_reason": reason}],
-        }
+        ending = {"finish_reason": choice.finish_reason if is_last else None}
+        if is_last:
+            ending |= choice.ending()
+        yield {**head, "choices": [{"index": index, "delta": delta, **tokens, **ending}]}
     if (body.get("stream_options") or {}).get("include_usage"):
         yield {**head, "choices": [], "usage": _usage(choices, prompt_ids)}
 
@@ -349,13 +385,17 @@ def _ids_members(
     return {"prompt_token_ids": prompt_ids, **version}
 
 
-def _usage(choices: list[_Choice], prompt_ids: list[int]) -> dict[str, int]:
+def _usage(choices: list[_Choice], prompt_ids: list[int]) -> dict[str, Any]:
     sampled = sum(len(choice.ids) for choice in choices)
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": len(prompt_ids),
         "completion_tokens": sampled,
         "total_tokens": len(prompt_ids) + sampled,
     }
+    cached = choices[0].answer.cached_tokens
+    return (
+        usage if cached is None else {**usage, "prompt_tokens_details": {"cached_tokens": cached}}
+    )
 
 
 def _dump(value: Any, answer: Answer) -> str:
