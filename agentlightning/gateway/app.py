@@ -87,6 +87,7 @@ class GatewayApp:
                 query=scope["query_string"].decode("latin-1"),
                 headers=headers if self._secret is None else _without_secret(headers),
                 body=body,
+                role=target.role,
             )
             await self._dispatch(target, request, reply)
         except RequestError as error:

@@ -37,6 +37,7 @@ class BalancedUpstream:
         each = [upstream.capabilities for upstream in self._upstreams]
         return UpstreamCapabilities(
             token_ids=all(one.token_ids for one in each),
+            token_ids_in_streams=all(one.token_ids_in_streams for one in each),
             logprobs=all(one.logprobs for one in each),
             versions=all(one.versions for one in each),
             dialects=frozenset.intersection(*(one.dialects for one in each)),

@@ -29,7 +29,7 @@ from agentlightning.gateway.models import ModelRoute, ModelTable
 from agentlightning.gateway.pause import PauseGate
 from agentlightning.gateway.recorder import CallRecorder
 from agentlightning.gateway.reply import Reply
-from agentlightning.gateway.routes import ROLE_HEADER, forwarded_headers, read_trace_parent
+from agentlightning.gateway.routes import forwarded_headers, read_trace_parent
 from agentlightning.gateway.seal import AttemptKey, CallLedger, CallTally
 from agentlightning.gateway.stream import EventSplitter
 from agentlightning.gateway.upstream import UpstreamRequest, UpstreamResponse
@@ -52,6 +52,8 @@ class ClientRequest:
     query: str
     headers: dict[str, str]
     body: bytes
+    role: str | None = None
+    """Which agent calls, where the client says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,7 @@ class CapturedCall:
             rollout_id=attempt[0],
             attempt_id=attempt[1],
             dialect=dialect.name,
-            role=request.headers.get(ROLE_HEADER),
+            role=request.role,
             start_time=now(),
             end_time=0.0,
             trace_id=trace_id,
@@ -143,6 +145,7 @@ class CapturedCall:
         record.stream = bool(body.get("stream"))
         route = services.models.find(record.model or None)
         record.trained = route.trained
+        record.role = record.role or route.role
         if route.trained:
             await services.gate.enter(services.pause_wait_seconds)
             self._entered = True

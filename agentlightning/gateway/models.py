@@ -22,6 +22,9 @@ class ModelRoute:
     trained: bool = True
     """Its tokens are learnt from: ids and log-probabilities are asked for and recorded. Calls
     to other models reach the upstream as they came, but for the name."""
+    role: str | None = None
+    """Which agent of a rollout calls it by this name, where the client does not say: a name for
+    each agent is how frameworks that know only model names tell their agents apart."""
     sampling_overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Request members that replace the client's on a trained model; None takes one out."""
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -45,7 +45,7 @@ _NOT_FORWARDED = _OWN_HEADERS | {
     "transfer-encoding",
     "upgrade",
 }
-_attempt_path = re.compile(r"/rollout/([^/]+)/attempt/([^/]+)(/.*|)").fullmatch
+_attempt_path = re.compile(r"/rollout/([^/]+)/attempt/([^/]+)(?:/role/([^/]+))?(/.*|)").fullmatch
 _trace_parent = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*").fullmatch
 # Clients whose base URL lacks the version, as 0.3.0's endpoints did, mean these paths.
 _VERSIONED = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses")
@@ -59,6 +59,8 @@ class Target:
     """As an upstream would see it, percent-encoded."""
     attempt: AttemptKey | None
     """None for calls that belong to no attempt; those are not recorded."""
+    role: str | None = None
+    """Which agent of the rollout calls, where the client says so."""
 
 
 def seal_path(rollout_id: str, attempt_id: str) -> str:
@@ -74,17 +76,18 @@ def read_target(raw_path: str, headers: Mapping[str, str]) -> Target:
 
     Example:
         >>> read_target("/rollout/ro-1/attempt/at-1/v1/models", {})
-        Target(path='/v1/models', attempt=('ro-1', 'at-1'))
+        Target(path='/v1/models', attempt=('ro-1', 'at-1'), role=None)
     """
     match = _attempt_path(raw_path)
     if match:
         rollout_id, attempt_id = unquote(match[1]), unquote(match[2])
-        return Target(_versioned(match[3] or "/"), (rollout_id, attempt_id))
+        role = unquote(match[3]) if match[3] else headers.get(ROLE_HEADER)
+        return Target(_versioned(match[4] or "/"), (rollout_id, attempt_id), role)
     rollout_id, attempt_id = headers.get(ROLLOUT_HEADER), headers.get(ATTEMPT_HEADER)
     if bool(rollout_id) != bool(attempt_id):
         raise RequestError(f"Send both {ROLLOUT_HEADER} and {ATTEMPT_HEADER}, or neither.")
     attempt = (rollout_id, attempt_id) if rollout_id and attempt_id else None
-    return Target(_versioned(raw_path), attempt)
+    return Target(_versioned(raw_path), attempt, headers.get(ROLE_HEADER))
 
 
 def _versioned(path: str) -> str:

@@ -27,6 +27,9 @@ class UpstreamCapabilities:
 
     token_ids: bool = False
     """It understands `return_token_ids`."""
+    token_ids_in_streams: bool = True
+    """Also in streams. Where not, a stream of a trained model is asked for as a whole answer, and
+    told to the client in one piece."""
     logprobs: bool = False
     """It understands `logprobs` for chat completions."""
     versions: bool = False

@@ -1,11 +1,17 @@
 """Resources: what an algorithm publishes for agents to use, in immutable snapshots."""
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
 from agentlightning.errors import ConfigurationError
 from agentlightning.types.rollout import AttemptedRollout
+
+_attempt_endpoint = re.compile(
+    r"(.*/rollout/[^/]+/attempt/[^/]+)(?:/role/[^/]+)?(/v1)?/?"
+).fullmatch
 
 
 class Resource(BaseModel):
@@ -27,6 +33,29 @@ class LLM(Resource):
     def get_base_url(self, *args: Any, **kwargs: Any) -> str:
         """Return the base URL; arguments are accepted so that proxies can use them."""
         return self.endpoint
+
+    def for_role(self, role: str) -> "LLM":
+        """Return the same model with an endpoint whose calls are recorded as one agent's.
+
+        In a system of several agents, give each its own, and choose by role whose tokens are
+        trained. Clients that can send headers may send `x-agl-role` instead.
+
+        Raises:
+            ConfigurationError: The endpoint is not that of an attempt, so nothing records calls.
+
+        Example:
+            >>> llm = LLM(endpoint="http://h/rollout/ro-1/attempt/at-1/v1", model="m")
+            >>> llm.for_role("planner").endpoint
+            'http://h/rollout/ro-1/attempt/at-1/role/planner/v1'
+        """
+        match = _attempt_endpoint(self.endpoint)
+        if match is None:
+            raise ConfigurationError(
+                f"{self.endpoint} is not the endpoint of an attempt, so no call to it is recorded "
+                "under a role. Use the LLM that the runner hands to the agent."
+            )
+        endpoint = f"{match[1]}/role/{quote(role, safe='')}{match[2] or ''}"
+        return self.model_copy(update={"endpoint": endpoint})
 
 
 class ProxyLLM(LLM):
