@@ -36,6 +36,8 @@ class Answer:
     """The stop string that the choices name as `stop_reason`, as vLLM does."""
     refusal: str | None = None
     cached_tokens: int | None = None
+    instead: dict[str, Any] | None = None
+    """Sent under status 200 in place of the answer, or as a stream's first event."""
     interleaved: bool = False
     """Stream the arguments of all tool calls by turns."""
     status: int = 200
@@ -158,7 +160,7 @@ class ModelServer:
             return await self._stream(request, body, answer, choices, sent)
         if answer.fault == "hang":
             await asyncio.sleep(3600)
-        text = _dump(_whole(body, choices, sent.prompt_token_ids), answer)
+        text = _dump(answer.instead or _whole(body, choices, sent.prompt_token_ids), answer)
         if answer.fault == "malformed":
             text = text[: len(text) // 2]
         if answer.fault in {"cut", "reset"}:
@@ -184,7 +186,9 @@ class ModelServer:
             headers={"content-type": "text/event-stream; charset=utf-8", **answer.headers}
         )
         await response.prepare(request)
-        chunks = [_dump(c, answer) for c in _chunks(body, choices, sent.prompt_token_ids)]
+        told = [answer.instead] if answer.instead else None
+        told = told or _chunks(body, choices, sent.prompt_token_ids)
+        chunks = [_dump(chunk, answer) for chunk in told]
         events = [f"data: {chunk}{2 * answer.line_end}" for chunk in [*chunks, "[DONE]"]]
         middle = len(events) // 2
         for at, event in enumerate(events):

@@ -49,7 +49,8 @@ class _TranslatedMessageExchange(TranslatedExchange):
     def __init__(self, request: dict[str, Any], route: ModelRoute) -> None:
         stops = request.get("stop_sequences")
         said = [str(stop) for stop in cast("list[Any]", stops)] if isinstance(stops, list) else []
-        writer = MessageWriter(str(request.get("model") or route.model), said)
+        model = str(request.get("model") or route.model)
+        writer = MessageWriter(model, said, self.answer)
         super().__init__(to_chat_request(request, trained=route.trained), route, writer)
 
     def take_error(self, status: int, body: bytes) -> bytes:

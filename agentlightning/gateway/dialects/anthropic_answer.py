@@ -5,6 +5,7 @@ Both come from the same rules, so a stream's deltas add up to the whole message 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import orjson
@@ -12,7 +13,7 @@ import orjson
 from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.anthropic_blocks import INVALID_JSON
 from agentlightning.gateway.dialects.anthropic_error import error_body, error_event
-from agentlightning.gateway.dialects.choice import merge_delta
+from agentlightning.gateway.dialects.base import CapturedAnswer
 from agentlightning.gateway.jsontext import write_json
 
 __all__ = ["MessageWriter", "sse"]
@@ -49,17 +50,21 @@ class MessageWriter:
     Args:
         model: The name that the client called the model by.
         stops: The client's stop sequences.
+        captured: Returns what the exchange captured so far; tool calls are taken from there, so
+            that the client gets the ones that are recorded.
     """
 
-    def __init__(self, model: str, stops: list[str]) -> None:
+    def __init__(
+        self, model: str, stops: list[str], captured: Callable[[], CapturedAnswer]
+    ) -> None:
         self._model = model
+        self._captured = captured
         self._stops = stops
         self._started = False
         self._blocks = 0
         """Blocks begun so far."""
         self._open: str | None = None
         """Kind of the block that is not ended yet."""
-        self._calls: Members = {}
         self._finish: Members = {}
         """The choice, or the chunk of it, that said why it ended."""
         self._refused = False
@@ -72,7 +77,6 @@ class MessageWriter:
         choice: Members = choices[0]
         message: Members = choice.get("message") or {}
         self._finish = choice
-        self._calls = {"tool_calls": message.get("tool_calls") or []}
         content: list[Members] = []
         thought, text = _thought(message), _text(message)
         if thought:
@@ -82,7 +86,7 @@ class MessageWriter:
             text += message["refusal"]
         if text:
             content.append({"type": "text", "text": text})
-        for call in self._ordered_calls():
+        for call in self._calls():
             given = orjson.Fragment(_arguments(call) or "{}")
             content.append({**_tool_use(call), "input": given})
         self._usage = answer.get("usage") or {}
@@ -105,14 +109,13 @@ class MessageWriter:
                 self._refused = True
                 events.append(self._say("text", delta["refusal"]))
             if delta.get("tool_calls"):
-                merge_delta(self._calls, {"tool_calls": delta["tool_calls"]})
                 # Long arguments take a while, in which the client is to hear something.
                 events.append(_PING)
         return b"".join(events)
 
     def end(self) -> bytes:
         events = [self._stop_block()]
-        for call in self._ordered_calls():
+        for call in self._calls():
             events.append(self._start_block({**_tool_use(call), "input": {}}))
             said = {"type": "input_json_delta", "partial_json": _arguments(call)}
             events += [self._delta(said), self._stop_block()]
@@ -169,11 +172,12 @@ class MessageWriter:
         name = str(answer.get("id") or "msg")
         return {"id": name, "type": "message", "role": "assistant", "model": self._model}
 
-    def _ordered_calls(self) -> list[Members]:
-        """Return the tool calls in the order of their indices, each with an id."""
-        calls: list[Members] = self._calls.get("tool_calls") or []
-        ordered = sorted(calls, key=lambda call: call.get("index") or 0)
-        return [{**call, "id": call.get("id") or f"call_{i}"} for i, call in enumerate(ordered)]
+    def _calls(self) -> list[Members]:
+        """Return the tool calls, each with an id."""
+        choices = self._captured().choices
+        message: Members = (choices[0].message if choices else None) or {}
+        calls: list[Members] = message.get("tool_calls") or []
+        return [{**call, "id": call.get("id") or f"call_{i}"} for i, call in enumerate(calls)]
 
     def _end(self) -> Members:
         """Return why the answer ended."""
@@ -181,7 +185,7 @@ class MessageWriter:
         # vLLM and the embedded engine name the string that matched, SGLang does under its name.
         matched = self._finish.get("stop_reason") or self._finish.get("matched_stop")
         reason = _STOP_REASONS.get(said or "", "end_turn")
-        if reason == "end_turn" and self._calls.get("tool_calls"):
+        if reason == "end_turn" and self._calls():
             reason = "tool_use"
         elif reason == "end_turn" and self._refused:
             reason = "refusal"
