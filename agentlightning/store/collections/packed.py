@@ -10,13 +10,34 @@ read by the process that wrote them and never leave it.
 from __future__ import annotations
 
 import marshal
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 from pydantic import BaseModel
 
 from agentlightning.store.record import build
-from agentlightning.types import Event, Link, OtelResource, Span, SpanContext, TraceStatus
+from agentlightning.types import (
+    AttributeValue,
+    Event,
+    Link,
+    OtelResource,
+    Span,
+    SpanContext,
+    TraceStatus,
+)
+
+__all__ = [
+    "PackedSpan",
+    "Shape",
+    "Shared",
+    "is_packed_read",
+    "reading_packed",
+    "span_fields",
+    "unpack_resource",
+]
 
 T = TypeVar("T")
 
@@ -31,7 +52,9 @@ _JSON_LIST: Final = ord("[")
 _OWN: Final = True
 """Stands for the context that follows from the span's own ids."""
 
-_Shape = tuple[str, str, str | None, bool, bool, str | bytes, tuple[str, ...]]
+_is_packed_read: ContextVar[bool] = ContextVar("agentlightning_packed_read", default=False)
+
+Shape = tuple[str, str, str | None, bool, bool, str | bytes, tuple[str, ...]]
 """Rollout, attempt, status code, whether there is a context and a parent, resource, and keys of
 the attributes. Without a status code the span has unusual parts, which are packed with its values.
 """
@@ -86,7 +109,7 @@ class PackedSpan:
         except (ValueError, AttributeError, KeyError):
             # Numbers of numpy and the like, which only models that were not validated hold.
             shape, self._packed = _bare_shape(span), span
-        self._shape: _Shape = shared.setdefault(shape, shape)
+        self._shape: Shape = shared.setdefault(shape, shape)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -108,6 +131,21 @@ class PackedSpan:
         """About how many bytes the span takes, without its shape, which many share."""
         return len(self._packed) + _OVERHEAD if isinstance(self._packed, bytes) else 8 * _OVERHEAD
 
+    @property
+    def shape(self) -> Shape:
+        """What the span has in common with others."""
+        return self._shape
+
+    @property
+    def json_values(self) -> bytes | None:
+        """The attributes' values as a JSON list; None where the span is more than its shape, its
+        texts and times, and these.
+        """
+        packed = self._packed
+        if isinstance(packed, bytes) and packed[0] == _JSON_LIST:
+            return packed + b"]"
+        return None
+
     def span(self, resources: dict[str | bytes, OtelResource] | None = None) -> Span:
         """Return the span, equal to the one that was packed.
 
@@ -117,36 +155,70 @@ class PackedSpan:
         packed = self._packed
         if not isinstance(packed, bytes):
             return packed
-        rollout_id, attempt_id, status, has_context, has_parent, resource_key, keys = self._shape
-        resource = None if resources is None else resources.get(resource_key)
+        shape, others = self._shape, None
+        resource = None if resources is None else resources.get(shape[5])
         if resource is None:
-            resource = _resource(resource_key)
+            resource = unpack_resource(shape[5])
             if resources is not None:
-                resources[resource_key] = resource
-        values = _values(packed)
-        others = None
-        if status is None:
+                resources[shape[5]] = resource
+        values = orjson.loads(packed + b"]") if packed[0] == _JSON_LIST else marshal.loads(packed)
+        if shape[2] is None:
             values, others = values
-        trace_id, span_id, parent_id = self.trace_id, self.span_id, self.parent_id
-        fields = {
-            "rollout_id": rollout_id,
-            "attempt_id": attempt_id,
-            "sequence_id": self.sequence_id,
-            "trace_id": trace_id,
-            "span_id": span_id,
-            "parent_id": parent_id,
-            "name": self.name,
-            "status": build(TraceStatus, {"status_code": status, "description": None}, {}),
-            "attributes": dict(zip(keys, values, strict=True)),
-            "events": [],
-            "links": [],
-            "start_time": self.start_time,
-            "end_time": self.end_time,
-            "context": _own_context(trace_id, span_id) if has_context else None,
-            "parent": _own_context(trace_id, parent_id) if has_parent else None,
-            "resource": resource,
-        }
+        own = (self.sequence_id, self.trace_id, self.span_id, self.parent_id, self.name)
+        fields = span_fields(shape, resource, *own, self.start_time, self.end_time, values)
         return build(Span, fields, {} if others is None else _restore(fields, others))
+
+
+def span_fields(
+    shape: Shape,
+    resource: OtelResource,
+    sequence_id: int,
+    trace_id: str,
+    span_id: str,
+    parent_id: str | None,
+    name: str,
+    start_time: float | None,
+    end_time: float | None,
+    values: Sequence[AttributeValue],
+) -> dict[str, Any]:
+    """Return the fields of the span that has this shape, besides what is its own."""
+    rollout_id, attempt_id, status, has_context, has_parent, _, keys = shape
+    return {
+        "rollout_id": rollout_id,
+        "attempt_id": attempt_id,
+        "sequence_id": sequence_id,
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "parent_id": parent_id,
+        "name": name,
+        "status": build(TraceStatus, {"status_code": status, "description": None}, {}),
+        "attributes": dict(zip(keys, values)),  # noqa: B905 - Perf: `strict` doubles its time.
+        "events": [],
+        "links": [],
+        "start_time": start_time,
+        "end_time": end_time,
+        "context": _own_context(trace_id, span_id) if has_context else None,
+        "parent": _own_context(trace_id, parent_id) if has_parent else None,
+        "resource": resource,
+    }
+
+
+@contextmanager
+def reading_packed() -> Generator[None]:
+    """Have the queries within the block answer with packed spans, where they are kept so.
+
+    For readers who would take the spans apart again, such as those who write them as JSON.
+    """
+    token = _is_packed_read.set(True)
+    try:
+        yield
+    finally:
+        _is_packed_read.reset(token)
+
+
+def is_packed_read() -> bool:
+    """Return whether the reader at hand takes packed spans."""
+    return _is_packed_read.get()
 
 
 def _exact(value: Any) -> Any:
@@ -168,7 +240,7 @@ def _exact(value: Any) -> Any:
     return value
 
 
-def _pack(span: Span) -> tuple[_Shape, bytes]:
+def _pack(span: Span) -> tuple[Shape, bytes]:
     """Return a span's shape, and what else is to be kept.
 
     Raises:
@@ -207,12 +279,7 @@ def _pack(span: Span) -> tuple[_Shape, bytes]:
     return shape, marshal.dumps(_exact(values), _FORMAT)
 
 
-def _values(packed: bytes) -> Any:
-    """Return what `_pack` has packed."""
-    return orjson.loads(packed + b"]") if packed[0] == _JSON_LIST else marshal.loads(packed)
-
-
-def _bare_shape(span: Span) -> _Shape:
+def _bare_shape(span: Span) -> Shape:
     """Return the shape of a span that is kept as it is."""
     return (span.rollout_id, span.attempt_id, None, False, False, "", ())
 
@@ -224,7 +291,8 @@ def _packed_resource(resource: OtelResource) -> str | bytes:
     return marshal.dumps(_exact(_plain(resource)), _FORMAT)
 
 
-def _resource(packed: str | bytes) -> OtelResource:
+def unpack_resource(packed: str | bytes) -> OtelResource:
+    """Return the resource of a shape."""
     if isinstance(packed, str):
         return build(OtelResource, {"attributes": {}, "schema_url": packed})
     return build(OtelResource, *marshal.loads(packed))

@@ -16,7 +16,7 @@ from agentlightning.store.collections.filtering import (
     none_rank,
     sort_records,
 )
-from agentlightning.store.collections.packed import PackedSpan
+from agentlightning.store.collections.packed import PackedSpan, is_packed_read
 from agentlightning.store.record import build, replace
 from agentlightning.types import FilterOptions, OtelResource, PaginatedResult, SortOptions, Span
 
@@ -228,8 +228,10 @@ class SpanTable(Collection[Span]):
 def _result(
     rows: Iterable[PackedSpan], limit: int, offset: int, total: int
 ) -> PaginatedResult[Span]:
-    resources: dict[str | bytes, OtelResource] = {}
-    spans = [row.span(resources) for row in rows]
+    spans: Sequence[Any] = [*rows]
+    if not is_packed_read():
+        resources: dict[str | bytes, OtelResource] = {}
+        spans = [row.span(resources) for row in rows]
     return build(
         PaginatedResult[Any], {"items": spans, "limit": limit, "offset": offset, "total": total}
     )

@@ -7,14 +7,16 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from agentlightning.semconv import LightningSpanAttributes
+from agentlightning.store.collections.packed import reading_packed
 from agentlightning.store.http.errors import UnprocessableError, describe_validation
-from agentlightning.store.http.exchange import Exchange
+from agentlightning.store.http.exchange import Exchange, Reply
 from agentlightning.store.http.operation import Operation
 from agentlightning.store.http.schemas import (
     SequenceIdRequest,
     SequenceIdsRequest,
     SpanSearch,
 )
+from agentlightning.store.http.span_rows import encode_rows
 from agentlightning.store.http.wire import page_body
 from agentlightning.store.http.wire_span import span_from_wire, span_to_wire
 from agentlightning.types import PaginatedResult, Span
@@ -36,6 +38,13 @@ class SpansStored(BaseModel):
     """Answer to a bulk request; spans that were stored before are not in it."""
 
     stored: list[StoredSpan]
+
+
+class SpanForm(BaseModel):
+    """How a page of spans is written."""
+
+    rows: bool = False
+    """In the form of our own client, which may change with any version; see `span_rows`."""
 
 
 class SequenceIdAnswer(BaseModel):
@@ -92,9 +101,15 @@ async def list_spans(exchange: Exchange) -> dict[str, Any]:
     return await _spans(exchange, exchange.parse_query(SpanSearch))
 
 
-async def search_spans(exchange: Exchange) -> dict[str, Any]:
+async def search_spans(exchange: Exchange) -> Reply | dict[str, Any]:
     """List spans by a JSON query."""
-    return await _spans(exchange, exchange.parse(SpanSearch))
+    search = exchange.parse(SpanSearch)
+    if not exchange.parse_query(SpanForm).rows:
+        return await _spans(exchange, search)
+    with reading_packed():
+        found = await exchange.store.query_spans(**search.checked())
+    page = page_body(found, search.limit, search.offset)
+    return Reply(encode_rows(page))
 
 
 async def _spans(exchange: Exchange, search: SpanSearch) -> dict[str, Any]:
@@ -155,6 +170,7 @@ OPERATIONS: Final = (
         handler=search_spans,
         summary="List the spans of a rollout by a JSON query",
         takes=SpanSearch,
+        query=SpanForm,
         returns=PaginatedResult[Span],
     ),
     Operation(
