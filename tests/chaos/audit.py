@@ -10,6 +10,8 @@ from agentlightning.store.base import LightningStore
 from agentlightning.types import Attempt, CallRecord, Rollout, Span, StoreEvent
 
 ENDS = {"succeeded", "failed", "cancelled"}
+ATTEMPT_ENDS = {"succeeded", "failed", "timeout", "unresponsive"}
+LATE = "agentlightning.late"
 
 
 async def whole_journal(store: LightningStore) -> list[StoreEvent]:
@@ -73,3 +75,24 @@ def check_spans(rollout: Rollout, attempt: Attempt, spans: Sequence[Span], steps
     assert len(texts) == len(set(texts))
     assert all(text.startswith(f"{marker} ") for text in texts)
     return set(texts)
+
+
+def check_late(
+    attempts: Sequence[Attempt], spans: Sequence[Span], events: Sequence[StoreEvent]
+) -> int:
+    """Check that what came after an attempt's end is marked, nothing else is, and that the
+    attempt did not move any more; return how many spans came late.
+    """
+    ended: dict[str | None, StoreEvent] = {}
+    late: Counter[str | None] = Counter()
+    for event in events:
+        if event.kind == "spans_added" and event.attempt_id in ended:
+            late[event.attempt_id] += event.data["count"]
+        if event.kind == "attempt_updated" and event.status in ATTEMPT_ENDS:
+            ended.setdefault(event.attempt_id, event)
+    for attempt in attempts:
+        end = ended[attempt.attempt_id]
+        assert (attempt.status, attempt.end_time) == (end.status, end.time)
+    marked = Counter(span.attempt_id for span in spans if LATE in span.attributes)
+    assert marked == late
+    return marked.total()

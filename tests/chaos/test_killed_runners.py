@@ -1,21 +1,26 @@
-"""A thousand rollouts by runner processes that are killed at random and replaced."""
+"""A thousand rollouts by runner processes that are killed at random and replaced, or frozen until
+others have their work.
+"""
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 
 import pytest
 
 from agentlightning.store.client_server import LightningStoreClient
 from agentlightning.store.sqlite import SQLiteLightningStore
-from agentlightning.types import EnqueueRolloutRequest, ProxyLLM, RolloutConfig
+from agentlightning.types import EnqueueRolloutRequest, ProxyLLM, Rollout, StoreEvent
 from tests.chaos.audit import (
+    ATTEMPT_ENDS,
     check_attempts,
     check_every_rollout_ended_once,
+    check_late,
     check_spans,
     whole_journal,
 )
 from tests.chaos.processes import StoreProcess, gateway_to, reply
-from tests.chaos.runners import Fleet
+from tests.chaos.runners import AGENTS, LEASE_SECONDS, Fleet
 from tests.chaos.workload import CALLS, SPANS
 from tests.support.model_server import ModelServer
 
@@ -23,59 +28,105 @@ pytestmark = pytest.mark.chaos
 
 ROLLOUTS = 1000
 RUNNERS, CONCURRENCY = 4, 50
-KILLS = 6
-CONFIG = RolloutConfig(unresponsive_seconds=4.0, max_attempts=9, retry_condition=["unresponsive"])
+KILLS = (0.1, 0.3, 0.4, 0.6, 0.7, 0.8)
+FREEZES = (0.15, 0.2)
+"""The shares of rollouts that have ended when it happens."""
 
 
 async def run_all(client: LightningStoreClient) -> None:
     requests = [
-        EnqueueRolloutRequest(input={"marker": f"rollout-{number}"}, config=CONFIG)
-        for number in range(ROLLOUTS)
+        EnqueueRolloutRequest(input={"marker": f"rollout-{number}"}) for number in range(ROLLOUTS)
     ]
     ids = [rollout.rollout_id for rollout in await client.enqueue_many_rollouts(requests)]
     fleet = Fleet(client.server_address, RUNNERS, CONCURRENCY, seed=20261121)
     try:
-        for number in range(1, KILLS + 1):
-            share = number / (KILLS + 2)
-            while (await done(client)) < share * ROLLOUTS:
-                await asyncio.sleep(0.2)
-            await asyncio.to_thread(fleet.kill_one)
+        async with asyncio.TaskGroup() as storm:
+            ended = 0
+            async for event in client.subscribe(kinds=["rollout_updated"], since=0):
+                if event.status != "succeeded":
+                    continue
+                ended += 1
+                if ended / ROLLOUTS in KILLS:
+                    await asyncio.to_thread(fleet.kill_one)
+                if ended / ROLLOUTS in FREEZES:
+                    kind = FREEZES.index(ended / ROLLOUTS) % len(AGENTS)
+                    storm.create_task(freeze_until_lost(client, fleet, kind))
+                if ended == ROLLOUTS * max(*KILLS, *FREEZES):
+                    break
         finished = await client.wait_for_rollouts(rollout_ids=ids, timeout=90)
         assert len(finished) == ROLLOUTS, f"{ROLLOUTS - len(finished)} rollouts never ended"
+        assert {rollout.status for rollout in finished} == {"succeeded"}
     finally:
         await asyncio.to_thread(fleet.close)
 
 
-async def done(client: LightningStoreClient) -> int:
-    page = await client.query_rollouts(status_in=["succeeded"], limit=1)
-    return page.total
+async def freeze_until_lost(client: LightningStoreClient, fleet: Fleet, kind: int) -> None:
+    """Freeze the busiest runner of a kind until it has lost all that it held, so that what it
+    writes then is late.
+    """
+    active = await client.query_rollouts(status_in=["preparing", "running"])
+    busy = Counter(rollout.attempt.worker_id for rollout in active)
+    number = max(fleet.numbers(kind), key=lambda number: busy[f"Worker-{number}"])
+    fleet.freeze(number)
+    held: set[str | None] = set()
+    try:
+        async with asyncio.timeout(60):
+            kinds = ["attempt_started", "attempt_updated"]
+            async for event in client.subscribe(kinds=kinds, since=0):
+                if event.worker_id != f"Worker-{number}":
+                    continue
+                if event.status not in ATTEMPT_ENDS:
+                    held.add(event.attempt_id)
+                    continue
+                held.discard(event.attempt_id)
+                if event.status == "unresponsive" and not held:
+                    break
+    except TimeoutError:
+        raise AssertionError(f"Worker-{number} still holds {held}") from None
+    fleet.thaw(number)
 
 
-async def audit(store: SQLiteLightningStore) -> int:
-    """Check every rollout; return how many attempts were lost."""
-    lost = 0
+async def audit(store: SQLiteLightningStore) -> Counter[str]:
+    """Check every rollout; count what became of those that lost their runner."""
     rollouts = await store.query_rollouts()
     assert len(rollouts) == ROLLOUTS
-    check_every_rollout_ended_once(rollouts, await whole_journal(store))
+    events = await whole_journal(store)
+    check_every_rollout_ended_once(rollouts, events)
+    told: dict[str | None, list[StoreEvent]] = {}
+    for event in events:
+        told.setdefault(event.rollout_id, []).append(event)
+    found: Counter[str] = Counter()
     for rollout in rollouts:
-        attempts = await store.query_attempts(rollout.rollout_id)
-        attempt = check_attempts(attempts)
-        assert {other.status for other in attempts[:-1]} <= {"unresponsive"}
-        spans = await store.query_spans(rollout.rollout_id)
-        texts = check_spans(rollout, attempt, spans, SPANS)
-        asked = {f"{rollout.input['marker']} {attempt.attempt_id} turn {n}" for n in range(CALLS)}
-        assert asked <= texts
-        manifest = attempt.metadata["manifest"]
-        assert manifest["calls"]["finished"] == CALLS
-        assert manifest["spans"] == {"sent": SPANS, "dropped": 0}
-        lost += len(attempts) - 1
-    return lost
+        found.update(await audit_one(store, rollout, told[rollout.rollout_id]))
+    return found
+
+
+async def audit_one(
+    store: SQLiteLightningStore, rollout: Rollout, events: list[StoreEvent]
+) -> Counter[str]:
+    attempts = await store.query_attempts(rollout.rollout_id)
+    attempt = check_attempts(attempts)
+    before = attempts[:-1]
+    assert {other.status for other in before} <= {"unresponsive"}, before
+    assert {other.lease_seconds for other in attempts} == {LEASE_SECONDS}
+    spans = await store.query_spans(rollout.rollout_id)
+    texts = check_spans(rollout, attempt, spans, SPANS)
+    assert {
+        f"{rollout.input['marker']} {attempt.attempt_id} turn {n}" for n in range(CALLS)
+    } <= texts
+    manifest = attempt.metadata["manifest"]
+    assert manifest["calls"]["finished"] == CALLS
+    assert manifest["spans"] == {"sent": SPANS, "dropped": 0}
+    late = check_late(attempts, spans, events)
+    statuses = ["late_status" in (other.metadata or {}) for other in attempts]
+    return Counter(lost=len(before), late_spans=late, late_statuses=sum(statuses))
 
 
 @pytest.mark.timeout(180)
-async def test_killed_runners_lose_and_double_nothing(tmp_path):
-    """What killed runners held is done by others; every rollout has ended once, with all of the
-    spans and calls of the attempt that ended it, and no others.
+async def test_killed_and_frozen_runners_lose_and_double_nothing(tmp_path):
+    """What lost runners held is done by others when its lease has run out; every rollout has ended
+    once, with all of the spans and calls of the attempt that ended it, and no others. What a
+    runner writes when it wakes up is kept as late.
     """
     url = f"sqlite:///{tmp_path / 'store.db'}"
     server = StoreProcess(url, tmp_path)
@@ -91,6 +142,7 @@ async def test_killed_runners_lose_and_double_nothing(tmp_path):
         await run_all(client)
     store = SQLiteLightningStore(url)
     try:
-        assert await audit(store) > 0, "no kill met a rollout"
+        found = await audit(store)
     finally:
         await store.close()
+    assert min(found["lost"], found["late_spans"], found["late_statuses"]) > 0, found
