@@ -113,9 +113,15 @@ def _split_payloads(executor: Executor) -> None:
     _copy_events(executor, "v1_events")
     for name in names:
         executor.run(f"DROP TABLE v1_{name}")
+    executor.run("ALTER TABLE events DROP COLUMN counts")
 
 
-MIGRATIONS: Final = (Migration(2, _split_payloads),)
+def _count_with_events(executor: Executor) -> None:
+    """From 2, where SQLite too wrote the totals with every step."""
+    executor.run("ALTER TABLE events ADD COLUMN counts TEXT")
+
+
+MIGRATIONS: Final = (Migration(2, _split_payloads), Migration(3, _count_with_events))
 SCHEMA_VERSION: Final = MIGRATIONS[-1].version
 
 

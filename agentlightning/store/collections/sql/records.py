@@ -35,6 +35,8 @@ class Records(Generic[M]):
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        # SQLAlchemy's names are of a class of their own.
+        self._name = str(table.name)
         self.model: type[M] = table.info["model"]
         self.keys: tuple[str, ...] = table.info["keys"]
         self.fields: tuple[str, ...] = table.info["fields"]
@@ -105,7 +107,7 @@ class Records(Generic[M]):
         return [row(item) for item in items]
 
     def _count(self, totals: Totals, count: int) -> None:
-        totals.add(self.table.name, count)
+        totals.add(self._name, count)
 
     def _inserted(self, executor: Executor, items: Sequence[M], totals: Totals) -> None:
         """Add what hangs on new records."""

@@ -158,6 +158,9 @@ totals: Final = Table(
 )
 """How many records there are, of rollouts also by status and mode, and the last event's number:
 always exact. Where several write side by side, they wait for one another here.
+
+SQLite, where nobody writes side by side, keeps what a step changes with the step's events, and adds
+it up now and then: `events` is then the number of the last event whose counts are in here.
 """
 
 events: Final = Table(
@@ -167,6 +170,8 @@ events: Final = Table(
     Column("seq", _NUMBER, primary_key=True, autoincrement=False),
     Column("count", _NUMBER, nullable=False),
     Column("body", Text, nullable=False),
+    # What the step changes about the totals, as JSON.
+    Column("counts", Text),
 )
 replies: Final = Table(
     "replies",

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any, Final, cast
 
 import orjson
-from sqlalchemy import Integer, bindparam, delete, func, insert, select
+from sqlalchemy import ClauseElement, Dialect, Integer, bindparam, delete, func, insert, select
 
 from agentlightning.errors import ConflictError
 from agentlightning.store.collections.kinds import EventJournal, KeyValue, Queue, offset_after
@@ -21,12 +21,18 @@ from agentlightning.store.collections.sql.schema import (
 from agentlightning.store.collections.sql.statement import Executor, Statement, first, upsert
 from agentlightning.store.collections.sql.table import Runner
 from agentlightning.store.collections.sql.text import from_text, to_text
-from agentlightning.store.collections.sql.totals import EVENTS, Totals
+from agentlightning.store.collections.sql.totals import (
+    EVENTS,
+    GATHER_EVERY,
+    Totals,
+    counts_with_events,
+    gather,
+)
 from agentlightning.store.record import build
 from agentlightning.types import StoreEvent
 
 KEPT_EVENTS: Final = 200_000
-_PRUNE_EVERY: Final = 4096
+PRUNE_EVERY: Final = 4096
 
 
 class SqlQueue(Queue[str]):
@@ -152,7 +158,7 @@ _EVENT_FIELDS: Final = tuple(name for name in StoreEvent.model_fields if name !=
 _event_values: Final = itemgetter(*_EVENT_FIELDS)
 
 
-def _events_text(new: Sequence[StoreEvent]) -> str:
+def events_text(new: Sequence[StoreEvent]) -> str:
     """Return events as JSON, without their numbers and the names of their fields."""
     rows = [list(_event_values(event.__dict__)) for event in new]
     if any(event.data.get("metadata") for event in new):
@@ -165,11 +171,17 @@ def _event(seq: int, values: Sequence[Any]) -> StoreEvent:
     return build(StoreEvent, {"seq": seq, **dict(zip(_EVENT_FIELDS, values, strict=True))})
 
 
+def _last_number(dialect: Dialect) -> ClauseElement:
+    if dialect.name == "sqlite":
+        return select(func.max(events.c.seq))
+    return select(totals.c.value).where(totals.c.name == EVENTS)
+
+
 class SqlJournal(EventJournal):
     """Events in a table, those of one step in one row; the last 200,000 at least are kept."""
 
     _c = events.c
-    _number = Statement(select(totals.c.value).where(totals.c.name == EVENTS))
+    _number = Statement(_last_number)
     _oldest = Statement(select(_c.seq, _c.count).order_by(_c.seq).limit(1))
     _after = Statement(
         select(_c.seq, _c.body)
@@ -180,13 +192,17 @@ class SqlJournal(EventJournal):
         "most",
     )
     _insert = Statement(
-        insert(events).values(seq=bindparam("seq"), count=bindparam("n"), body=bindparam("body")),
+        insert(events).values(
+            seq=bindparam("seq"),
+            count=bindparam("n"),
+            body=bindparam("body"),
+            counts=bindparam("counts"),
+        ),
         "seq",
         "n",
         "body",
+        "counts",
     )
-    _stored = Statement(select(_c.body).where(_c.seq == bindparam("seq")), "seq")
-    _await = Statement(select(totals.c.value).where(totals.c.name == EVENTS).with_for_update())
     _prune = Statement(delete(events).where(_c.seq <= bindparam("upto")), "upto")
 
     def __init__(self, run: Runner) -> None:
@@ -198,38 +214,42 @@ class SqlJournal(EventJournal):
         return first(executor, cls._number) or 0
 
     @classmethod
-    def stored(cls, executor: Executor, last: int) -> str | None:
-        """Return the events of the step whose last one has this number, as they are stored,
-        once nobody is about to store any.
-        """
-        executor.rows(cls._await)
-        return first(executor, cls._stored, (last,))
+    def before(cls, executor: Executor, count: int) -> int:
+        """Return the newest event's number before those that have just been counted."""
+        last = cls.last(executor)
+        return last if counts_with_events(executor) else last - count
 
     @classmethod
-    def add(cls, executor: Executor, new: Sequence[StoreEvent], before: int) -> tuple[int, str]:
+    def add(
+        cls,
+        executor: Executor,
+        new: Sequence[StoreEvent],
+        before: int,
+        counts: Sequence[tuple[str, int]] = (),
+    ) -> None:
         """Number events and keep them; they have been counted.
 
         Args:
             executor: The transaction.
             new: The events.
             before: The number of the last event that is older.
-
-        Returns:
-            The last one's number, and what was stored.
+            counts: What is to be counted with them; see `counts_with_events`.
         """
         last = before + len(new)
         for seq, event in enumerate(new, before + 1):
             event.seq = seq
-        body = _events_text(new)
-        executor.change(cls._insert, (last, len(new), body))
-        if last // _PRUNE_EVERY != before // _PRUNE_EVERY:
+        body = events_text(new)
+        kept = orjson.dumps(dict(counts)).decode() if counts else None
+        executor.change(cls._insert, (last, len(new), body, kept))
+        if last // GATHER_EVERY != before // GATHER_EVERY and counts_with_events(executor):
+            gather(executor, last)
+        if last // PRUNE_EVERY != before // PRUNE_EVERY:
             executor.change(cls._prune, (last - KEPT_EVENTS,))
-        return last, body
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
         def work(executor: Executor) -> None:
             Totals().flush(executor, len(events))
-            self.add(executor, events, self.last(executor) - len(events))
+            self.add(executor, events, self.before(executor, len(events)))
 
         if events:
             await self._run(work, write=True)

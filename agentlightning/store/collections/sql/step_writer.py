@@ -23,7 +23,7 @@ from agentlightning.store.collections.sql.records import (
 from agentlightning.store.collections.sql.sequence import SqlJournal
 from agentlightning.store.collections.sql.statement import Executor, Statement, upsert
 from agentlightning.store.collections.sql.text import to_text
-from agentlightning.store.collections.sql.totals import Totals
+from agentlightning.store.collections.sql.totals import Totals, counts_with_events
 from agentlightning.types import Attempt, Rollout, Worker
 
 _q, _replies = schema.rollout_queue.c, schema.replies.c
@@ -63,8 +63,6 @@ class StepWriter:
         self._cache = cache
         self._sink = sink
         self._replies_pruned = 0.0
-        self.marker: tuple[int, str] | None = None
-        """What the last events that were written look like in the database, and their number."""
 
     def write(self, changes: Changes) -> None:
         """Write everything.
@@ -81,9 +79,11 @@ class StepWriter:
         if changes.reply is not None:
             self._keep(changes.reply)
         # Last, for this is where writers that work side by side wait for one another.
+        together = changes.events and counts_with_events(self._executor)
+        counts = totals.take() if together else ()
         totals.flush(self._executor, len(changes.events))
         if changes.events:
-            self._write_events(changes)
+            self._write_events(changes, counts)
 
     def _write_rollouts(self, changes: Changes, totals: Totals) -> None:
         cache, executor = self._cache, self._executor
@@ -193,12 +193,12 @@ class StepWriter:
         if changes.queued:
             self._executor.change_many(_QUEUE, [(key,) for key in changes.queued])
 
-    def _write_events(self, changes: Changes) -> None:
+    def _write_events(self, changes: Changes, counts: Sequence[tuple[str, int]]) -> None:
         cache = self._cache
         before = cache.last_seq
         if before is None:
-            before = SqlJournal.last(self._executor) - len(changes.events)
-        self.marker = SqlJournal.add(self._executor, changes.events, before)
+            before = SqlJournal.before(self._executor, len(changes.events))
+        SqlJournal.add(self._executor, changes.events, before, counts)
         cache.last_seq = before + len(changes.events)
 
     def _keep(self, reply: Reply) -> None:

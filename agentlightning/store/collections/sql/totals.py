@@ -8,18 +8,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import ClauseElement, Dialect, select, text
 
 from agentlightning.store.collections.sql.schema import totals
 from agentlightning.store.collections.sql.statement import Executor, Statement, upsert
 from agentlightning.types import FilterOptions, Rollout
 
 _ADD: Final = upsert(totals, ("name", "value"), ("name",), add=("value",))
-_ALL: Final = Statement(select(totals.c.name, totals.c.value))
+_UNGATHERED: Final = (
+    "FROM events AS e, json_each(e.counts) AS c "
+    "WHERE e.seq > coalesce((SELECT value FROM totals WHERE name = 'events'), 0)"
+)
+"""In SQLite: the counts that are kept with events and not yet added to the totals."""
+_GATHER: Final = Statement(
+    text(
+        f"INSERT INTO totals (name, value) SELECT c.key, sum(c.value) {_UNGATHERED} GROUP BY c.key "
+        "ON CONFLICT (name) DO UPDATE SET value = totals.value + excluded.value"
+    )
+)
+_GATHERED: Final = upsert(totals, ("name", "value"), ("name",))
+
+
+def _all(dialect: Dialect) -> ClauseElement:
+    if dialect.name == "sqlite":
+        return text(f"SELECT name, value FROM totals UNION ALL SELECT c.key, c.value {_UNGATHERED}")
+    return select(totals.c.name, totals.c.value)
+
+
+_ALL: Final = Statement(_all)
 _ROLLOUTS: Final = "rollouts"
 _NO_MODE: Final = ""
 EVENTS: Final = "events"
-"""Counts all events that there ever were, so it is the last one's number."""
+"""Counts all events that there ever were, so it is the last one's number; see `schema.totals`."""
+GATHER_EVERY: Final = 128
+"""Events after which what was counted with them is added to the totals."""
 _FACETS: Final = frozenset({"status", "mode"})
 
 Facets = Mapping[tuple[str, str | None], int]
@@ -48,21 +70,45 @@ class Totals:
         if new is not None:
             self.add(facet_name(new.status, new.mode), 1)
 
+    def take(self) -> list[tuple[str, int]]:
+        """Return the changes and forget them."""
+        rows = [(name, count) for name, count in self._changes.items() if count]
+        self._changes = {}
+        return rows
+
     def flush(self, executor: Executor, events: int = 0) -> None:
         """Write the changes, and count events.
 
         Everybody begins with the events' number, so that two writers cannot wait for each other,
         and numbers become visible in their order.
         """
-        rows = [(name, count) for name, count in self._changes.items() if count]
-        self._changes = {}
-        if rows or events:
-            executor.change_many(_ADD, [(EVENTS, events), *rows])
+        rows = self.take()
+        if not counts_with_events(executor) and (rows or events):
+            rows.insert(0, (EVENTS, events))
+        if rows:
+            executor.change_many(_ADD, rows)
 
 
 def read_totals(executor: Executor) -> dict[str, int]:
     """Return all totals by name."""
-    return dict(executor.rows(_ALL))
+    known: dict[str, int] = {}
+    for name, count in executor.rows(_ALL):
+        known[name] = known.get(name, 0) + count
+    return known
+
+
+def counts_with_events(executor: Executor) -> bool:
+    """Return whether what a step counts is kept with its events.
+
+    Perf: a table of its own costs SQLite a page in each commit.
+    """
+    return executor.dialect.name == "sqlite"
+
+
+def gather(executor: Executor, last: int) -> None:
+    """Add to the totals what was counted with events up to the last one."""
+    executor.change(_GATHER)
+    executor.change(_GATHERED, (EVENTS, last))
 
 
 def total_of(executor: Executor, table: str) -> int:

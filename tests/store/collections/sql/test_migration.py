@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from agentlightning.errors import ConfigurationError
+from agentlightning.store.check import check_store
 from agentlightning.store.collections.sql.migration import MIGRATIONS, SCHEMA_VERSION
 from agentlightning.store.sqlite import SQLiteLightningStore
 
-LAYOUT_1 = Path(__file__).parent / "data" / "layout_1.sql"
+DATA = Path(__file__).parent / "data"
 
 
-def old_database(path: Path) -> Path:
+def old_database(path: Path, version: int = 1) -> Path:
     connection = sqlite3.connect(path)
-    connection.executescript(LAYOUT_1.read_text())
+    connection.executescript((DATA / f"layout_{version}.sql").read_text())
     connection.close()
     return path
 
@@ -69,6 +70,30 @@ async def test_layout_1_comes_along_with_all_its_data(tmp_path):
     # A second opening finds nothing left to do.
     store = SQLiteLightningStore(tmp_path / "old.db")
     assert len(await store.query_rollouts()) == 3
+    await store.close()
+
+
+async def test_layout_2_goes_on_counting(tmp_path):
+    """A file of layout 2 is migrated on opening; its numbers and events go on from where they are."""
+    store = SQLiteLightningStore(old_database(tmp_path / "old.db", 2))
+    first, second, third = await store.query_rollouts(sort_by="rollout_id")
+    assert (first.status, second.status, third.status) == ("succeeded", "preparing", "queuing")
+    assert first.input == {"q": "first", "odd": [math.inf, 2**70, None]}
+    assert [span.attributes["n"] for span in await store.query_spans("ro-1")] == [1, 2]
+    before = await store.statistics()
+    assert (before["total_rollouts"], before["total_attempts"], before["total_spans"]) == (3, 2, 2)
+    assert before["rollouts_by_status"] == {"succeeded": 1, "preparing": 1, "queuing": 1}
+    last = await store.collections.events.last_seq()
+    assert last == 17
+    await store.finish_rollout("ro-2")
+    assert (await store.statistics())["rollouts_by_status"] == {"succeeded": 2, "queuing": 1}
+    events = store.subscribe(since=last)
+    assert (await anext(events)).seq == last + 1
+    await events.aclose()
+    await store.close()
+    store = SQLiteLightningStore(tmp_path / "old.db")
+    assert (await store.statistics())["rollouts_by_status"] == {"succeeded": 2, "queuing": 1}
+    assert (await check_store(store)).findings == []
     await store.close()
 
 
