@@ -84,6 +84,8 @@ class ModelServer:
     def __init__(self, script: Script | Answer | None = None) -> None:
         self.script: Script | Answer = script or Answer()
         self.calls: list[SentCall] = []
+        self.raw: dict[str, tuple[int, str, bytes]] = {}
+        """Status, content type and body of what is answered to other paths."""
         self.url = ""
         self.reached = threading.Event()
         self._ready = threading.Event()
@@ -125,6 +127,8 @@ class ModelServer:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path != "/v1/chat/completions":
             body = await request.read()
+            if request.path in self.raw:
+                return self._raw_answer(request, body)
             echo = {"path": request.path_qs, "method": request.method, "body": body.decode()}
             return web.json_response({**echo, "headers": dict(request.headers)})
         raw = await request.read()
@@ -142,6 +146,14 @@ class ModelServer:
         except (asyncio.CancelledError, ConnectionResetError):
             sent.cancelled = True
             raise
+
+    def _raw_answer(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = json.loads(body)
+        call = SentCall(path=request.path_qs, headers=headers, request=asked, prompt_token_ids=[])
+        self.calls.append(call)
+        status, kind, data = self.raw[request.path]
+        return web.Response(status=status, body=data, headers={"content-type": kind})
 
     async def _answer(
         self, request: web.BaseRequest, body: dict[str, Any], answer: Answer, sent: SentCall
