@@ -98,6 +98,8 @@ class CallAttributes(StrEnum):
     INPUT_TOKENS = "gen_ai.usage.input_tokens"
     OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
     AGENT_NAME = "agent.name"
+    MISSING = "agentlightning.call.missing"
+    """What an answer that came to its end lacks for training: names of `CallRecord.missing`."""
 
 
 class RewardPydanticModel(BaseModel):

@@ -178,7 +178,12 @@ class CapturedCall:
         else:
             body = await response.read()
             if is_ok:
-                body = exchange.take_whole(body)
+                events = exchange.split_whole(body)
+                if events is None:
+                    body = exchange.take_whole(body)
+                else:
+                    body = b"".join([exchange.take_event(event) for event in events])
+                    response.headers["content-type"] = "text/event-stream; charset=utf-8"
                 await self._settle()
             else:
                 await self._settle_quietly("error", _reported_error(response.status, body))

@@ -77,6 +77,21 @@ class CallRecord(BaseModel):
     """Trace and parent span that the client announced (`traceparent`), if any."""
     parent_span_id: str | None = None
 
+    @property
+    def missing(self) -> list[str]:
+        """Return what this call lacks for training, because its server did not say it.
+
+        Of `prompt_token_ids`, `token_ids` and `logprobs`; empty for a call without an answer.
+        """
+        if not self.choices:
+            return []
+        said = {
+            "prompt_token_ids": bool(self.prompt_token_ids),
+            "token_ids": all(choice.token_ids for choice in self.choices),
+            "logprobs": all(choice.logprobs for choice in self.choices),
+        }
+        return [name for name, is_said in said.items() if not is_said]
+
     def to_span(self) -> Span:
         """Return the span that stores this call; `from_span` gives the record back."""
         first = self.choices[0] if self.choices else CallChoice()
@@ -90,6 +105,8 @@ class CallRecord(BaseModel):
         }
         if self.response_id:
             attributes[CallAttributes.RESPONSE_ID.value] = self.response_id
+        if self.missing:
+            attributes[CallAttributes.MISSING.value] = self.missing
         if self.role:
             attributes[CallAttributes.AGENT_NAME.value] = self.role
         ok = self.outcome == "ok"

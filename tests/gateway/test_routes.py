@@ -4,6 +4,7 @@ import pytest
 
 from agentlightning.errors import RequestError
 from agentlightning.gateway.routes import (
+    ROLE_HEADER,
     Target,
     forwarded_headers,
     read_headers,
@@ -55,3 +56,11 @@ def test_headers_are_text_and_hop_by_hop_ones_stay_behind() -> None:
 def test_broken_trace_parents_are_ignored(value: str) -> None:
     """A trace context that cannot be read counts as none."""
     assert read_trace_parent({"traceparent": value}) == (None, None)
+
+
+def test_a_role_comes_from_the_path_before_the_header() -> None:
+    """A client that knows only base URLs can still say which agent calls."""
+    path = "/rollout/ro-1/attempt/at-1/role/the%20planner/v1/chat/completions"
+    target = read_target(path, {ROLE_HEADER: "other"})
+    assert target == Target("/v1/chat/completions", ("ro-1", "at-1"), "the planner")
+    assert read_target("/rollout/r/attempt/a/v1/models", {ROLE_HEADER: "other"}).role == "other"

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agentlightning.errors import ConfigurationError
 from agentlightning.types import (
     LLM,
     Attempt,
@@ -88,3 +89,14 @@ def test_resources_come_back_as_their_own_class():
         ResourcesUpdate.model_validate(
             update.model_dump() | {"resources": {"x": {"resource_type": "other"}}}
         )
+
+
+def test_an_attempts_endpoint_can_name_the_agent_that_calls() -> None:
+    """The role goes into the path, takes an earlier one's place, and needs an attempt's endpoint."""
+    llm = LLM(endpoint="http://h/rollout/ro-1/attempt/at-1/v1", model="m", api_key="k")
+    planner = llm.for_role("the planner")
+    assert planner.endpoint == "http://h/rollout/ro-1/attempt/at-1/role/the%20planner/v1"
+    assert planner.api_key == "k"
+    assert planner.for_role("b").endpoint == "http://h/rollout/ro-1/attempt/at-1/role/b/v1"
+    with pytest.raises(ConfigurationError, match="not the endpoint of an attempt"):
+        LLM(endpoint="http://h/v1", model="m").for_role("a")

@@ -59,6 +59,13 @@ class Exchange(ABC):
         """Return what the client gets for an answer with an error status."""
         return body
 
+    def split_whole(self, body: bytes) -> list[ServerEvent] | None:
+        """Return a whole answer as the events of the stream that the client asked for.
+
+        None where the client asked for none, or the format has no such events.
+        """
+        return None
+
     def finish(self) -> bytes:
         """Return what the client still needs when the upstream's stream has ended."""
         return b""

@@ -30,7 +30,7 @@ class ChoiceCapture:
             choice: As the upstream sent it.
             version: Of the weights, where the choice does not say it token by token.
         """
-        ids = read_ints(choice, "token_ids")
+        ids = read_ints(choice, "token_ids") or _ids_of_logprobs(choice.get("logprobs"))
         self._token_ids += ids
         self._versions += read_ints(choice, "token_versions") or [version] * len(ids)
         self._logprobs += _read_logprobs(choice.get("logprobs"))
@@ -85,6 +85,19 @@ def _read_logprobs(logprobs: Any) -> list[float | None]:
         return [entry["logprob"] for entry in entries]
     except (TypeError, KeyError) as error:
         raise UpstreamError("The model server's logprobs have entries without one.") from error
+
+
+def _ids_of_logprobs(logprobs: Any) -> list[int]:
+    """Return the ids that llama.cpp's server says with its log-probabilities, if all have one."""
+    entries = (
+        cast("dict[str, Any]", logprobs).get("content") if isinstance(logprobs, dict) else None
+    )
+    if not isinstance(entries, list):
+        return []
+    named = [entry for entry in cast("list[Any]", entries) if isinstance(entry, dict)]
+    ids = [cast("dict[str, Any]", entry).get("id") for entry in named]
+    is_whole = len(ids) == len(cast("list[Any]", entries)) and set(map(type, ids)) <= {int}
+    return cast("list[int]", ids) if is_whole else []
 
 
 def merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.base import CapturedAnswer, Dialect, Exchange
 from agentlightning.gateway.dialects.choice import ChoiceCapture, read_ints
+from agentlightning.gateway.dialects.whole_stream import events_of_whole
 from agentlightning.gateway.jsontext import Cut, cut_members, parse_json, write_json
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
@@ -16,7 +17,7 @@ __all__ = ["ChatExchange", "OpenAIChatDialect"]
 _DONE = b"[DONE]"
 _SYNONYMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _IDS_IN_ANSWER = frozenset({"prompt_token_ids", "weight_version"})
-_IDS_IN_CHOICE = frozenset({"token_ids", "token_versions"})
+_IDS_IN_CHOICE = frozenset({"prompt_token_ids", "token_ids", "token_versions"})
 
 
 class OpenAIChatDialect(Dialect):
@@ -46,6 +47,8 @@ class ChatExchange(Exchange):
         self.upstream_path = "/v1/chat/completions"
         self.stream = bool(request.get("stream"))
         changes = _changes(request, route)
+        options = request.get("stream_options")
+        self._with_usage = isinstance(options, dict) and options.get("include_usage") is True
         self.upstream_body = _with_changes(request, changes) if changes else body
         self._cut = _unasked(request, changes)
         wanted = request.get("n")
@@ -77,6 +80,12 @@ class ChatExchange(Exchange):
             self._choice(choice).take_delta(delta if isinstance(delta, dict) else {})
         shortened = self._shorten(event.data, answer)
         return event.raw if shortened is event.data else event.with_data(shortened)
+
+    def split_whole(self, body: bytes) -> list[ServerEvent] | None:
+        if not self.stream:
+            return None
+        whole = isinstance(self._read(body).get("choices"), list) and self.failure is None
+        return events_of_whole(body, with_usage=self._with_usage) if whole else None
 
     @property
     def is_complete(self) -> bool:
@@ -117,6 +126,9 @@ class ChatExchange(Exchange):
     def _choice(self, choice: dict[str, Any]) -> ChoiceCapture:
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
+        if choice.get("prompt_token_ids") is not None:
+            # SGLang's place for them.
+            self._captured.prompt_token_ids = read_ints(choice, "prompt_token_ids")
         capture = self._choices.get(index)
         if capture is None:
             capture = self._choices[index] = ChoiceCapture(index)
@@ -140,6 +152,8 @@ def _changes(request: dict[str, Any], route: ModelRoute) -> dict[str, Any]:
     capabilities = route.upstream.capabilities
     if capabilities.token_ids and request.get("return_token_ids") is not True:
         changes["return_token_ids"] = True
+    if request.get("stream") and capabilities.token_ids and not capabilities.token_ids_in_streams:
+        changes.update(stream=False, stream_options=None)
     if capabilities.logprobs and request.get("logprobs") is not True:
         changes["logprobs"] = True
     return changes

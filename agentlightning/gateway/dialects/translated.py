@@ -70,6 +70,9 @@ class TranslatedExchange(Exchange):
             raise UpstreamError(self.failure)
         return write_json(self._writer.whole(self._chat.seen or {}))
 
+    def split_whole(self, body: bytes) -> list[ServerEvent] | None:
+        return self._chat.split_whole(body)
+
     def take_event(self, event: ServerEvent) -> bytes:
         if event.data is None:
             return event.raw
