@@ -11,7 +11,15 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ForkCause", "MaskCause", "RowSpan", "TokenRow", "TreeReport"]
+__all__ = [
+    "Departure",
+    "ForkCause",
+    "ImageRef",
+    "MaskCause",
+    "RowSpan",
+    "TokenRow",
+    "TreeReport",
+]
 
 
 class ForkCause(StrEnum):
@@ -21,18 +29,32 @@ class ForkCause(StrEnum):
     """The same prompt was sampled again: `n > 1`, or a retry."""
 
     CONTEXT = "context"
-    """The prompts differ in tokens that nobody sampled: another agent, a compacted history,
-    other tools."""
+    """The prompts differ in tokens that nobody sampled: another agent, a compacted history."""
+
+    TOOLS = "tools"
+    """Likewise, and the same agent's tools are others than before."""
 
     TEMPLATE = "template"
-    """The history shows a sampled answer with another text: reasoning stripped, tool calls
-    serialised anew, blanks trimmed."""
+    """The history shows a sampled answer as the template writes it: reasoning stripped, for
+    instance."""
 
     RETOKEN = "retoken"
     """The history shows a sampled answer with the same text in other tokens."""
 
+    WHITESPACE = "whitespace"
+    """The history shows a sampled answer with other blanks."""
+
+    TOOL_JSON = "tool_json"
+    """The history shows a sampled answer whose JSON says the same in other characters."""
+
+    TRUNCATED = "truncated"
+    """The history shows otherwise an answer that was cut off at its length limit."""
+
+    EDITED = "edited"
+    """The client sent another answer than it was given."""
+
     DRIFT = "drift"
-    """One of the last two; which of them is only known when `decode` is given."""
+    """One of the last six; which of them is only known when `decode` is given."""
 
 
 class MaskCause(StrEnum):
@@ -68,6 +90,36 @@ class RowSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """An image behind the placeholder tokens `start` to `stop` of a row."""
+
+    start: int
+    stop: int
+    url: str | None
+    """As the client sent it, perhaps with the image in it; None when it is not known which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """Where a call's prompt departs from what was served before it."""
+
+    call_id: str
+    position: int
+    """Token of the prompt that is the first to differ."""
+
+    cause: ForkCause
+    expected: tuple[int, ...]
+    """What stood there before, some tokens of it."""
+
+    got: tuple[int, ...]
+    answer_of: str | None = None
+    """Call whose answer it departs from; None where the prompts differ in context."""
+
+    lost: int = 0
+    """Tokens of that answer from there on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
     """One path through the tree: what one call saw and sampled, exactly.
 
@@ -86,6 +138,9 @@ class TokenRow:
     """Weight version that sampled each token; -1 on context and where unknown."""
 
     spans: tuple[RowSpan, ...]
+
+    images: tuple[ImageRef, ...] = ()
+    """In order; empty unless the builder was told which tokens stand for images."""
 
     @property
     def role(self) -> str:
@@ -106,6 +161,9 @@ class TreeReport:
     calls_without_tokens: int = 0
     """Calls that could not be used: their model server gave no token ids."""
 
+    calls_with_unknown_images: int = 0
+    """Calls whose placeholders do not match their images; they merge with no other."""
+
     samples: int = 0
     """Sampled answers, one for each choice of each call."""
 
@@ -121,6 +179,9 @@ class TreeReport:
     forks: Counter[ForkCause] = field(default_factory=Counter[ForkCause])
     drift_tokens: int = 0
     """Sampled tokens that a later prompt rendered otherwise."""
+
+    departures: list[Departure] = field(default_factory=list[Departure])
+    """The first few of each attempt, with the tokens in question."""
 
     @property
     def merge_ratio(self) -> float:

@@ -8,7 +8,7 @@ sampled is rendered or tokenised again. Stateless; safe to use from any thread.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentlightning.engine.template import encode, render_text
@@ -56,21 +56,24 @@ class TemplateDelta:
         it, or ends tool calls in no way that can be seen.
         """
         answer = messages[at]
-        marked = [*messages[:at], self._marked(answer), *messages[at + 1 :]]
-        try:
-            text = render_text(
-                self._tokenizer,
-                marked,
-                tools=tools,
-                template_kwargs=template_kwargs,
-                generation_head=generation_head,
-            )
-        except RequestError:
-            return None
-        if text.count(self._mark) != 1:
-            return None
-        tail = text.partition(self._mark)[2]
-        return self._behind_calls(tail) if answer.get("tool_calls") else tail
+        for marked in self._marked(answer):
+            try:
+                text = render_text(
+                    self._tokenizer,
+                    [*messages[:at], marked, *messages[at + 1 :]],
+                    tools=tools,
+                    template_kwargs=template_kwargs,
+                    generation_head=generation_head,
+                )
+            except RequestError:
+                return None
+            _, mark, tail = text.partition(self._mark)
+            if mark:
+                if self._mark in tail:
+                    return None
+                in_call = "tool_calls" in marked and self._mark != marked["content"]
+                return self._behind_call(tail) if in_call else tail
+        return None
 
     def ids_after(self, tail: str, last_id: int) -> list[int]:
         """Return the ids that follow an answer.
@@ -91,23 +94,23 @@ class TemplateDelta:
             return ids
         return ids[ids.index(token) + 1 :]
 
-    def _marked(self, answer: Message) -> dict[str, Any]:
-        """Return an answer that says the mark, in its last tool call if it has any."""
+    def _marked(self, answer: Message) -> Iterator[dict[str, Any]]:
+        """Yield ways to write the mark into an answer, the best first."""
         calls = answer.get("tool_calls")
-        if not calls:
-            return {"role": "assistant", "content": self._mark}
-        *others, last = calls
-        function = {**last["function"], "arguments": {"mark": self._mark}}
-        content = answer.get("content") or ""
-        calls = [*others, {**last, "function": function}]
-        return {"role": "assistant", "content": content, "tool_calls": calls}
+        if calls:
+            *others, last = calls
+            function = {**last["function"], "arguments": {"mark": self._mark}}
+            marked = [*others, {**last, "function": function}]
+            content = answer.get("content") or ""
+            yield {"role": "assistant", "content": content, "tool_calls": marked}
+        # Some templates leave calls out, and then it ends like any other answer.
+        yield {"role": "assistant", "content": self._mark}
 
-    def _behind_calls(self, tail: str) -> str | None:
+    def _behind_call(self, tail: str) -> str | None:
         """Cut off the rest of the tool call that holds the mark."""
-        ends = [place for text, _ in self._ends if (place := tail.find(text)) >= 0]
-        if not ends and self._turn_end:
-            ends = [place for place in [tail.find(self._turn_end)] if place >= 0]
-        return tail[min(ends) :] if ends else None
+        ends = [text for text, _ in self._ends] or [self._turn_end]
+        places = [place for text in ends if text and (place := tail.find(text)) >= 0]
+        return tail[min(places) :] if places else None
 
     def _leading_end(self, tail: str) -> tuple[str, int] | None:
         start = tail.lstrip()

@@ -120,7 +120,7 @@ def examine_template(tokenizer: Any, end_ids: frozenset[int]) -> TemplateReport:
     delta = TemplateDelta(tokenizer, end_ids, turn_end=turn_end)
     return TemplateReport(
         has_template=True,
-        generation_head=_generation_head(tokenizer),
+        generation_head=_generation_head(delta),
         turn_end=turn_end,
         dated="strftime_now" in str(tokenizer.chat_template),
         checks=tuple(
@@ -136,12 +136,12 @@ def _turn_end(delta: TemplateDelta) -> str:
     return alone[: _common(alone, followed or "")]
 
 
-def _generation_head(tokenizer: Any) -> str:
-    try:
-        bare = render_text(tokenizer, [_USER], generation_head=False)
-        return render_text(tokenizer, [_USER]).removeprefix(bare)
-    except RequestError:
-        return ""
+def _generation_head(delta: TemplateDelta) -> str:
+    """Return what a request for an answer adds behind a conversation."""
+    history = [_USER, _said("Warm."), _MORE]
+    bare = delta.text_after(history, 1, generation_head=False)
+    asked = delta.text_after(history, 1)
+    return asked.removeprefix(bare) if bare and asked else ""
 
 
 def _check(
