@@ -20,6 +20,7 @@ from agentlightning.engine.engine import Engine
 from agentlightning.engine.history.splicer import HistorySplicer, PromptPlan
 from agentlightning.engine.request import Generation, TokenEvent
 from agentlightning.engine.sampling import derive_seed
+from agentlightning.engine.template import render_prompt
 from agentlightning.engine.token_text import TokenText
 from agentlightning.engine.tools import ToolFormat, detect_format
 from agentlightning.errors import EngineError
@@ -144,6 +145,21 @@ class ChatService:
                 extra={"model": self.model, "conversations": report.unspliceable},
             )
 
+    def tokenize(self, body: Any) -> Body:
+        """Return the ids of a request's prompt, of any length; nothing is remembered of it.
+
+        Raises:
+            RequestError: The request is wrong.
+        """
+        request = parse_chat_request(body)
+        ids = render_prompt(
+            self.engine.tokenizer,
+            request.messages,
+            tools=request.tools,
+            template_kwargs=request.template_kwargs,
+        )
+        return {"count": len(ids), "max_model_len": self.engine.context, "tokens": ids}
+
     async def _sample_pieces(
         self, request: ChatRequest, plan: PromptPlan, pieces: asyncio.Queue[Piece | None]
     ) -> list[Generation]:
@@ -243,6 +259,7 @@ class ChatService:
             "index": index,
             "message": message,
             "finish_reason": piece.finish_reason,
+            "stop_reason": piece.stop,
             **self._token_fields(request, whole, version),
         }
 
@@ -256,6 +273,7 @@ class ChatService:
             "index": piece.index,
             "delta": delta,
             "finish_reason": piece.finish_reason,
+            "stop_reason": piece.stop,
             **self._token_fields(request, piece, version),
         }
 

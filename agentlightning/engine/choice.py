@@ -30,6 +30,8 @@ class Piece:
     calls: tuple[dict[str, Any], ...] = ()
     """Tool calls in OpenAI's shape; only in the last piece."""
     finish_reason: str | None = None
+    stop: str | None = None
+    """The stop string that ended the choice, if one did; only in the last piece."""
 
 
 class ChoiceWriter:
@@ -117,6 +119,7 @@ class ChoiceWriter:
             versions=tuple(event.version for event in events),
             calls=calls,
             finish_reason=finish,
+            stop=self._stop.found if finish else None,
         )
 
 

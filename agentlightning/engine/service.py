@@ -1,7 +1,7 @@
 """The engine as an upstream of the gateway: OpenAI's HTTP interface without a socket.
 
-Serves `POST /v1/chat/completions` (whole and streamed) and `GET /v1/models`; anything else is a
-404 in OpenAI's error shape.
+Serves `POST /v1/chat/completions` (whole and streamed), `GET /v1/models` and, as vLLM does,
+`POST /tokenize` for messages; anything else is a 404 in OpenAI's error shape.
 """
 
 from __future__ import annotations
@@ -101,10 +101,12 @@ class EngineUpstream:
                     return await self._stream(body, request.conversation)
                 answer = await self._chat.complete(body, conversation=request.conversation)
                 return _answer(200, answer)
+            case "POST", "/tokenize":
+                return _answer(200, self._chat.tokenize(_decode(request.body)))
             case method, path:
                 raise RequestError(
                     f"the embedded engine serves no {method} {path}; it has "
-                    "POST /v1/chat/completions and GET /v1/models",
+                    "POST /v1/chat/completions, POST /tokenize and GET /v1/models",
                     status=404,
                     error_code="not_found",
                 )

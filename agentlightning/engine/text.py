@@ -64,18 +64,24 @@ class StopFilter:
         """Watch for `stops`; empty strings are not allowed."""
         self._stops = tuple(stops)
         self._held = ""
-        self.hit = False
-        """Whether a stop string was found; the text ends before it."""
+        self.found: str | None = None
+        """The stop string that was found; the text ends before it."""
+
+    @property
+    def hit(self) -> bool:
+        """Tell whether a stop string was found."""
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """Add text and return what cannot belong to a stop string."""
         if self.hit:
             return ""
         text = self._held + text
-        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if found >= 0:
-            self.hit, self._held = True, ""
-            return text[:found]
+        hits = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if hits:
+            at, self.found = min(hits)
+            self._held = ""
+            return text[:at]
         held = max((held_suffix(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

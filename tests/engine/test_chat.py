@@ -37,6 +37,7 @@ def joined(chunks: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
         "token_ids": [i for part in parts for i in part.get("token_ids", [])],
         "logprobs": logprobs,
         "finish_reason": parts[-1]["finish_reason"],
+        "stop_reason": parts[-1]["stop_reason"],
         "calls": [call for part in parts for call in part["delta"].get("tool_calls", [])],
     }
 
@@ -48,6 +49,7 @@ def whole(answer: dict[str, Any], index: int = 0) -> dict[str, Any]:
         "token_ids": choice["token_ids"],
         "logprobs": choice["logprobs"]["content"],
         "finish_reason": choice["finish_reason"],
+        "stop_reason": choice["stop_reason"],
         "calls": choice["message"].get("tool_calls", []),
     }
 
@@ -151,13 +153,16 @@ def test_stream_equals_the_whole_answer(
 
 
 async def test_a_stop_string_ends_the_completion_early(chat: ChatService) -> None:
-    """The content ends before the stop string, and sampling ends with the token that closed it."""
+    """The content ends before the stop string, which is named, and sampling ends with the token
+    that closed it.
+    """
     free = await chat.complete({**BASE, "ignore_eos": True})
     text = free["choices"][0]["message"]["content"]
     stop = text[2:4]
     answer = await chat.complete({**BASE, "ignore_eos": True, "stop": [stop]})
     choice = answer["choices"][0]
     assert choice["finish_reason"] == "stop"
+    assert choice["stop_reason"] == stop
     assert choice["message"]["content"] == text[: text.index(stop)]
     ids = choice["token_ids"]
     assert ids == free["choices"][0]["token_ids"][: len(ids)]

@@ -66,10 +66,23 @@ async def test_models_are_listed(upstream: Upstream) -> None:
     assert [(card["id"], card["max_model_len"]) for card in listed["data"]] == [("tiny", 512)]
 
 
+async def test_prompts_are_tokenised(upstream: Upstream) -> None:
+    """A prompt's ids are the ones that a completion of it is given, tools included."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    body = {**BODY, "tools": tools, "return_token_ids": True}
+    answer = json.loads(await (await post(upstream, body)).read())
+    counted = json.loads(await (await post(upstream, body, "/tokenize")).read())
+    ids = answer["prompt_token_ids"]
+    assert counted == {"count": len(ids), "max_model_len": 512, "tokens": ids}
+    long = {"messages": [{"role": "user", "content": "x" * 600}]}
+    assert json.loads(await (await post(upstream, long, "/tokenize")).read())["count"] > 600
+
+
 @pytest.mark.parametrize(
     ("body", "path", "status"),
     [
         (BODY, "/v1/embeddings", 404),
+        ({"messages": []}, "/tokenize", 400),
         (b"{", "/v1/chat/completions", 400),
         ({**BODY, "n": 0}, "/v1/chat/completions", 400),
         ({**BODY, "n": 0, "stream": True}, "/v1/chat/completions", 400),
