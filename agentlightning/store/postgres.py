@@ -103,10 +103,8 @@ class PostgresLightningStore(CollectionBasedLightningStore):
         scan_debounce_seconds: float = 10.0,
     ) -> None:
         require_extra("postgres", "asyncpg", "greenlet")
-        from agentlightning.store.collections.sql.postgres_database import (
-            PoolOptions,
-            PostgresCollections,
-        )
+        from agentlightning.store.collections.sql.postgres_database import PostgresCollections
+        from agentlightning.store.collections.sql.postgres_pool import PoolOptions
 
         parsed, named = _parse(url)
         pool = PoolOptions(

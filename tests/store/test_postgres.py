@@ -179,26 +179,47 @@ async def test_cancelled_claims_lose_no_rollout(store):
     assert len(claimed) == len(set(claimed)) == total
 
 
+def break_commits(monkeypatch, name, faults):
+    """Have commits lose the line, before or after they reach the server; `faults` is used up."""
+    original = getattr(PostgresConnection, name)
+
+    def commit(self, *args):
+        fault = None if self.in_transaction is (name != "commit") or not faults else faults.pop()
+        result = None
+        if fault != "before":
+            result = original(self, *args)
+        if fault is not None:
+            raise ConnectionResetError("the line went dead")
+        return result
+
+    monkeypatch.setattr(PostgresConnection, name, commit)
+
+
 async def test_commit_in_doubt_is_looked_into(store, monkeypatch):
     """A commit whose answer is lost is found to be done, or is done again, never twice."""
     await store.enqueue_rollout("first")
-    original = PostgresConnection.commit
     faults = ["after", "before"]
+    break_commits(monkeypatch, "commit", faults)
+    claims = [await store.start_rollout("second", rollout_id="ro-2") for _ in range(2)]
+    assert not faults
+    assert claims[0].attempt == claims[1].attempt
+    assert [row.input for row in await store.query_rollouts()] == ["first", "second"]
+    events = [event async for event in first_events(store, await store.last_event_seq())]
+    assert [event.kind for event in events] == ["rollout_created"] * 2 + ["attempt_started"]
 
-    def commit(self):
-        fault = faults.pop() if faults else None
-        if fault == "before":
-            self.rollback()
-        else:
-            original(self)
-        if fault is not None:
-            raise ConnectionResetError("the line went dead")
 
-    monkeypatch.setattr(PostgresConnection, "commit", commit)
+async def test_writing_at_once_in_doubt_is_looked_into(store, monkeypatch):
+    """So is a step that is written and committed by one statement; its events have numbers."""
+    await store.enqueue_rollout("first")
+    faults = ["after", "before"]
+    break_commits(monkeypatch, "fetch_finally", faults)
+    events = store.subscribe(since=1)
     await store.enqueue_rollout("before")
     await store.enqueue_rollout("after")
     assert not faults
     assert [row.input for row in await store.query_rollouts()] == ["first", "before", "after"]
+    assert [(await anext(events)).seq for _ in range(2)] == [2, 3]
+    await events.aclose()
 
 
 async def test_block_is_one_transaction(store):

@@ -22,7 +22,7 @@ LONG: Final = 1024
 """Characters beyond which a value is kept apart, and the length of a piece."""
 _BATCH: Final = 5000
 _KEPT: Final = 50_000
-_LOCK: Final = "contents"
+CONTENTS_LOCK: Final = "contents"
 """Held by whoever adds contents, shared, and by whoever removes them, alone."""
 
 _c = contents.c
@@ -73,11 +73,18 @@ class ContentSink:
                 self._new[name] = piece
         return names
 
+    def take(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return what was put, names with texts and owners with names, and forget it."""
+        new, owners = list(self._new.items()), list(self._owners)
+        self._new.clear()
+        self._owners.clear()
+        return new, owners
+
     def flush(self, executor: Executor) -> None:
         """Write what was put."""
         if not self._owners:
             return
-        executor.lock(_LOCK, shared=True)
+        executor.lock(CONTENTS_LOCK, shared=True)
         # In one order everywhere, so that two writers cannot wait for each other.
         executor.change_many(_INSERT, sorted(self._new.items()))
         executor.change_many(_OWN, sorted(self._owners))
@@ -110,7 +117,7 @@ def release(executor: Executor, rollout_id: str) -> None:
     names = [name for (name,) in executor.rows(_OWNED, (rollout_id,))]
     if not names:
         return
-    executor.lock(_LOCK)
+    executor.lock(CONTENTS_LOCK)
     executor.change(_DISOWN, (rollout_id,))
     for start in range(0, len(names), _BATCH):
         executor.change(_COLLECT, (executor.array(names[start : start + _BATCH]),))

@@ -7,20 +7,18 @@ the rollouts that they read, so that two steps about one rollout come after one 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from operator import methodcaller
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, event, func, select
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import URL, func, select
+from sqlalchemy.util import greenlet_spawn
 
-from agentlightning._internal.aio import drive
+from agentlightning._internal.aio import CommittedThenCancelledError, drive
 from agentlightning._internal.clock import monotonic
 from agentlightning._internal.io_loop import IoLoop
 from agentlightning.errors import (
@@ -31,17 +29,24 @@ from agentlightning.errors import (
 )
 from agentlightning.store.collections.base import AtomicLabels, AtomicMode, LightningCollections
 from agentlightning.store.collections.sql.migration import prepare
-from agentlightning.store.collections.sql.postgres_connection import (
+from agentlightning.store.collections.sql.postgres_connection import DIALECT, PostgresConnection
+from agentlightning.store.collections.sql.postgres_errors import (
     DRIVER_ERRORS,
-    PostgresConnection,
     is_conflict,
     is_loss,
     is_refusal,
     sql_state,
 )
-from agentlightning.store.collections.sql.postgres_events import listen, tell_of_events
+from agentlightning.store.collections.sql.postgres_events import (
+    listen,
+    number_events,
+    number_of,
+    tell_of_events,
+)
+from agentlightning.store.collections.sql.postgres_functions import define
+from agentlightning.store.collections.sql.postgres_pool import PoolOptions, PostgresPool
+from agentlightning.store.collections.sql.postgres_session import PostgresSession
 from agentlightning.store.collections.sql.rows import SqlRows
-from agentlightning.store.collections.sql.sequence import SqlJournal
 from agentlightning.store.collections.sql.session import SqlSession
 from agentlightning.store.collections.sql.statement import Executor
 
@@ -51,35 +56,21 @@ Step = Callable[[LightningCollections], Awaitable[R]]
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _MOST_CONFLICTS: Final = 20
-_STATEMENTS: Final = 500
-
-
-class PoolOptions(NamedTuple):
-    """How a store uses connections."""
-
-    schema: str | None = None
-    """The schema that holds the tables, made as needed; None for the database's default."""
-    size: int = 8
-    """Connections kept open, and so the steps that run at once; one more hears of changes."""
-    overflow: int = 0
-    """Connections beyond that for peaks."""
-    wait_seconds: float = 30.0
-    """How long a step waits for a connection, and for a server that is away."""
 
 
 class _CommitInDoubtError(Exception):
     """The connection was lost while the commit was under way."""
 
-    def __init__(self, marker: tuple[int, str] | None, result: Any) -> None:
+    def __init__(self, session: PostgresSession, result: Any) -> None:
         super().__init__()
-        self.marker = marker
+        self.session = session
         self.result = result
 
 
 class _Block:
     """An atomic block that a task keeps open."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Any) -> None:
         self.task = asyncio.current_task()
         self.connection = connection
 
@@ -97,22 +88,12 @@ class PostgresCollections(SqlRows):
     def __init__(self, url: URL, pool: PoolOptions) -> None:
         super().__init__(self._run)
         self._url = url
-        self._pool = pool
+        self._options = pool
         self._name = f"agentlightning-{uuid4().hex[:12]}"
         self._io = IoLoop("agentlightning-postgres")
         self._finalize = weakref.finalize(self, self._io.close)
-        settings = {"application_name": self._name}
-        if pool.schema is not None:
-            settings["search_path"] = pool.schema
-        self._engine: AsyncEngine = create_async_engine(
-            url,
-            pool_size=pool.size,
-            max_overflow=pool.overflow,
-            pool_timeout=pool.wait_seconds,
-            pool_reset_on_return=None,
-            connect_args={"server_settings": settings, "statement_cache_size": _STATEMENTS},
-        )
-        event.listen(self._engine.sync_engine, "reset", _undo)
+        _, arguments = DIALECT.create_connect_args(url)
+        self._pool = PostgresPool(arguments, self._name, pool)
         self._preparing: asyncio.Task[str] | None = None
         self._schema = ""
         self._block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -130,7 +111,7 @@ class PostgresCollections(SqlRows):
 
         block = self._own_block()
         if block is not None:
-            return await self._io.run(lambda: _in_block(block.connection, step))
+            return await self._io.run(lambda: greenlet_spawn(_run_in_block, block.connection, step))
         return await self.execute(step, mode="rw" if write else "r")
 
     def _own_block(self) -> _Block | None:
@@ -152,7 +133,7 @@ class PostgresCollections(SqlRows):
 
     async def _insist(self, step: Step[R], writes: bool, snapshot: bool) -> R:
         """Run a step until it is committed or fails for a reason of its own."""
-        end = monotonic() + self._pool.wait_seconds
+        end = monotonic() + self._options.wait_seconds
         pause = _FIRST_PAUSE
         conflicts = 0
         while True:
@@ -187,7 +168,7 @@ class PostgresCollections(SqlRows):
             return InvalidRequestError(
                 f"A value cannot be stored: {error}; use plain JSON values without NUL."
             )
-        if isinstance(error, PoolTimeoutError) or (is_loss(error) or is_conflict(error)):
+        if is_loss(error) or is_conflict(error):
             return StoreUnavailableError(
                 f"The PostgreSQL server at {self._url.host or 'localhost'} port "
                 f"{self._url.port or 5432} did not answer: {error}; start it, or check the URL."
@@ -208,51 +189,25 @@ class PostgresCollections(SqlRows):
                 self._preparing = None
 
     async def _prepare(self) -> str:
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(self._create)
+        async with self._pool.connection() as connection:
+            return await greenlet_spawn(self._create, PostgresConnection(connection))
 
-    def _create(self, connection: Connection) -> str:
-        executor = PostgresConnection(connection)
+    def _create(self, executor: PostgresConnection) -> str:
         executor.begin()
-        if self._pool.schema is not None:
+        if self._options.schema is not None:
             executor.lock("schema")
-            executor.run(f"CREATE SCHEMA IF NOT EXISTS {self._pool.schema}")
+            executor.run(f"CREATE SCHEMA IF NOT EXISTS {self._options.schema}")
         prepare(executor, self.where)
         tell_of_events(executor)
+        define(executor)
         ((schema,),) = executor.select(select(func.current_schema()))
         executor.commit()
         return schema
 
     async def _transact(self, step: Step[R], writes: bool, snapshot: bool) -> R:
-        async with self._engine.connect() as connection:
-            try:
-                result, session = await connection.run_sync(_run_step, step, writes, snapshot)
-                if session is not None:
-                    await self._commit(connection, session, result)
-            except (asyncio.CancelledError, _CommitInDoubtError):
-                # What it was doing when it was interrupted, nobody knows.
-                await connection.invalidate()
-                raise
-            except DRIVER_ERRORS as error:
-                if is_loss(error):
-                    await connection.invalidate()
-                raise
-            return result
-
-    async def _commit(self, connection: AsyncConnection, session: SqlSession, result: Any) -> None:
-        """Commit; whoever is cancelled meanwhile learns what came of it."""
-        commit = asyncio.ensure_future(
-            connection.run_sync(lambda c: PostgresConnection(c).commit())
-        )
-        while not commit.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([commit])
-        error = commit.exception()
-        if error is None:
-            return
-        if is_loss(error):
-            raise _CommitInDoubtError(session.marker, result) from error
-        raise error
+        async with self._pool.connection() as connection:
+            session = PostgresSession(PostgresConnection(connection), writes=writes)
+            return await greenlet_spawn(_run_step, session, step, snapshot)
 
     async def _settle(self, doubt: _CommitInDoubtError, end: float) -> tuple[Any] | None:
         """Return the result of a commit that was done; None when it was not.
@@ -260,19 +215,23 @@ class PostgresCollections(SqlRows):
         The events' total is locked until such a transaction has ended, one way or the other. A
         step without events does the same when it is run again, so that it need not be known.
         """
-        if doubt.marker is None:
+        session = doubt.session
+        if not session.marker:
             return None
-        seq, body = doubt.marker
         while True:
             try:
-                async with self._engine.connect() as connection:
-                    stored = await connection.run_sync(_stored_events, seq)
+                async with self._pool.connection() as connection:
+                    executor = PostgresConnection(connection)
+                    last = await greenlet_spawn(number_of, executor, session.marker)
             except DRIVER_ERRORS as error:
                 if not is_loss(error) or monotonic() > end:
                     raise self._translated(error) from error
                 await asyncio.sleep(_LONGEST_PAUSE / 4)
             else:
-                return (doubt.result,) if stored == body else None
+                if last is None:
+                    return None
+                number_events(session.announcements, last)
+                return (doubt.result,)
 
     @asynccontextmanager
     async def atomic(
@@ -287,26 +246,36 @@ class PostgresCollections(SqlRows):
             yield self
             return
 
-        async def begin() -> AsyncConnection:
-            await self._ready()
-            connection = await self._engine.connect().start()
-            await connection.run_sync(lambda inner: PostgresConnection(inner).begin())
-            return connection
-
-        connection = await self._io.run(begin)
+        connection, lent = await self._begin_block()
         token = self._block.set(_Block(connection))
         try:
             yield self
-            await self._io.run(
-                lambda: connection.run_sync(lambda inner: PostgresConnection(inner).commit())
-            )
-        except BaseException:
-            # Closing the connection undoes what was not committed.
-            await self._io.run(connection.invalidate)
+            await self._io.run(lambda: connection.execute("COMMIT"))
+        except BaseException as error:
+            # Who takes the connection back undoes what was not committed.
+            await self._io.run(functools.partial(lent.__aexit__, type(error), error, None))
             raise
+        else:
+            await self._io.run(lent.aclose)
         finally:
             self._block.reset(token)
-            await self._io.run(connection.close)
+
+    async def _begin_block(self) -> tuple[Any, AsyncExitStack]:
+        """Return a connection in a transaction, and what gives it back."""
+
+        async def begin() -> tuple[Any, AsyncExitStack]:
+            await self._ready()
+            async with AsyncExitStack() as stack:
+                connection = await stack.enter_async_context(self._pool.connection())
+                await connection.execute("BEGIN")
+                return connection, stack.pop_all()
+
+        try:
+            return await self._io.run(begin)
+        except CommittedThenCancelledError as late:
+            _, lent = late.result
+            await self._io.run(lent.aclose)
+            raise
 
     def watch(self, notify: Callable[[], None]) -> Callable[[], None] | None:
         async def follow() -> None:
@@ -316,49 +285,34 @@ class PostgresCollections(SqlRows):
                 except (*DRIVER_ERRORS, ConfigurationError):
                     # Callers are told by their own calls.
                     await asyncio.sleep(_LONGEST_PAUSE)
-            await listen(self._connect, self._name, self._schema, notify)
+            await listen(self._pool.connect, self._name, self._schema, notify)
 
         return self._io.spawn(follow)
 
-    async def _connect(self) -> Any:
-        from asyncpg import connect
-
-        _, arguments = self._engine.dialect.create_connect_args(self._url)
-        return await connect(**arguments)
-
     async def close(self) -> None:
         if self._finalize.alive:
-            await self._io.run(self._engine.dispose)
+            await self._io.run(self._pool.close)
             self._finalize()
 
 
-def _undo(driver: Any, *_: Any) -> None:
-    """Leave no transaction open on a connection that goes back to the pool."""
-    if driver.driver_connection.is_in_transaction():
-        driver.run_async(methodcaller("execute", "ROLLBACK"))
-
-
-def _run_step(
-    connection: Connection, step: Step[R], writes: bool, snapshot: bool
-) -> tuple[R, SqlSession | None]:
-    """Run a step; return its result, and its session if there is something to commit."""
-    executor = PostgresConnection(connection)
-    session = SqlSession(executor, writes=writes)
-    if not writes and not snapshot:
-        return drive(cast("Coroutine[Any, Any, R]", step(session))), None
-    executor.begin(snapshot=snapshot)
+def _run_step(session: PostgresSession, step: Step[R], snapshot: bool) -> R:
+    """Run a step and commit it, in a greenlet."""
+    executor = session.postgres
+    if snapshot:
+        executor.begin(snapshot=True)
     result = drive(cast("Coroutine[Any, Any, R]", step(session)))
-    return result, session if session.wrote else None
+    if session.doubt is not None:
+        raise _CommitInDoubtError(session, result) from session.doubt
+    if session.wrote and executor.in_transaction:
+        try:
+            executor.commit()
+        except DRIVER_ERRORS as error:
+            if is_loss(error):
+                raise _CommitInDoubtError(session, result) from error
+            raise
+    return result
 
 
-async def _in_block(connection: AsyncConnection, step: Step[R]) -> R:
-    def work(inner: Connection) -> R:
-        return drive(cast("Coroutine[Any, Any, R]", step(SqlSession(PostgresConnection(inner)))))
-
-    return await connection.run_sync(work)
-
-
-def _stored_events(connection: Connection, seq: int) -> str | None:
-    executor = PostgresConnection(connection)
-    executor.begin()
-    return SqlJournal.stored(executor, seq)
+def _run_in_block(connection: Any, step: Step[R]) -> R:
+    session = PostgresSession(PostgresConnection(connection))
+    return drive(cast("Coroutine[Any, Any, R]", step(session)))

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from agentlightning.store.collections.sql.statement import Executor
+from sqlalchemy import bindparam, select
+
+from agentlightning.store.collections.sql.schema import events, totals
+from agentlightning.store.collections.sql.statement import Executor, Statement, first
+from agentlightning.store.collections.sql.totals import EVENTS
+from agentlightning.types import StoreEvent
+
+_AWAIT: Final = Statement(select(totals.c.value).where(totals.c.name == EVENTS).with_for_update())
+_STORED: Final = Statement(select(events.c.seq).where(events.c.body == bindparam("body")), "body")
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,23 @@ def tell_of_events(executor: Executor) -> None:
     """Make the database tell of new events."""
     executor.run(_FUNCTION)
     executor.run(_TRIGGER)
+
+
+def number_events(events: Sequence[StoreEvent], last: int) -> None:
+    """Give a step's events their numbers, of which the last one's is known."""
+    for seq, event in enumerate(events, last - len(events) + 1):
+        event.seq = seq
+
+
+def number_of(executor: Executor, body: str) -> int | None:
+    """Return the number of the last event of a step whose events are stored as `body`.
+
+    None when they are not stored; waits until nobody is about to store any. The times in them make
+    a step's events differ from all others. Reads all events, some tenths of a second.
+    """
+    executor.run("BEGIN")
+    executor.rows(_AWAIT)
+    return first(executor, _STORED, (body,))
 
 
 class _Setting:

@@ -150,11 +150,6 @@ class SqlSession(SqlRows):
             self.wrote = self.announced = True
         return work(self.executor)
 
-    @property
-    def marker(self) -> tuple[int, str] | None:
-        """The last events that were written, by which a commit can be told later."""
-        return self._writer.marker
-
     def forget(self) -> None:
         """Drop what is known: the transaction is gone, or others wrote."""
         self.cache.clear()
