@@ -20,6 +20,7 @@ from agentlightning.store.http.span_rows import SHAPES_FIELD, AnsweredRows
 from agentlightning.store.http.transport import Transport, new_key
 from agentlightning.store.http.wire import encode
 from agentlightning.store.http.wire_span import AnsweredSpans, encode_spans
+from agentlightning.store.record import replace
 from agentlightning.types import (
     NamedResources,
     ResourcesUpdate,
@@ -236,4 +237,4 @@ def _as_stored(span: Span, given: dict[str, Any]) -> Span:
         changes["sequence_id"] = given["sequence_id"]
     if given["late"]:
         changes["attributes"] = {**span.attributes, LightningSpanAttributes.LATE.value: True}
-    return span.model_copy(update=changes) if changes else span
+    return replace(span, **changes) if changes else span

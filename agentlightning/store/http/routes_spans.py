@@ -23,6 +23,8 @@ from agentlightning.types import PaginatedResult, Span
 
 __all__ = ["OPERATIONS", "SequenceIdAnswer", "SpansStored", "StoredSpan"]
 
+_LATE: Final = LightningSpanAttributes.LATE.value
+
 
 class StoredSpan(BaseModel):
     """What the store gave to a span of a bulk request."""
@@ -80,7 +82,7 @@ async def add_spans(exchange: Exchange) -> dict[str, Any]:
             {
                 "index": positions[span.rollout_id, span.attempt_id, span.span_id],
                 "sequence_id": span.sequence_id,
-                "late": span.attributes.get(LightningSpanAttributes.LATE.value) is True,
+                "late": span.attributes.get(_LATE) is True,
             }
             for span in stored
         ]
