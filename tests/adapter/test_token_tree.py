@@ -1,5 +1,9 @@
 """The token tree: fixtures of what agents do to their histories, and what must always hold."""
 
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,17 +11,18 @@ from hypothesis import strategies as st
 
 from agentlightning.adapter.token_row import ForkCause, MaskCause, TreeReport
 from agentlightning.adapter.token_tree import TreeOptions, build_token_rows
-from agentlightning.types.call import CallChoice, CallRecord, VersionSpan
+from agentlightning.errors import TrainingError
+from agentlightning.types.call import CallChoice, CallRecord
 
 EOS = 9
+FIXTURES = Path(__file__).with_name("fixtures")
 
 
-def choice(out, *, index=0, logprobs=None, versions=(), finish="stop"):
+def choice(out, *, index=0, logprobs=None, finish="stop"):
     return CallChoice(
         index=index,
         token_ids=list(out),
         logprobs=[-0.1 * t for t in out] if logprobs is None else logprobs,
-        versions=[VersionSpan(start=s, length=n, version=v) for s, n, v in versions],
         finish_reason=finish,
     )
 
@@ -46,127 +51,73 @@ def seen(rows):
     return [(row.ids.tolist(), np.flatnonzero(row.mask).tolist()) for row in rows]
 
 
-def test_f1_exact_extensions_merge_into_one_row():
-    """Three turns that extend one another exactly are one row with three trained spans."""
-    a = [1, 2, 3, 4, EOS]
-    b = [*a, 5, 6, 7, EOS]
-    calls = turns(call("a", [1, 2], [3, 4, EOS]), call("b", [*a, 5], [6, 7, EOS]))
-    calls += [call("c", [*b, 1, 1], [8, EOS], at=5)]
-    rows, report = build_token_rows(calls)
-    assert seen(rows) == [([*b, 1, 1, 8, EOS], [2, 3, 4, 6, 7, 8, 11, 12])]
-    assert [(s.start, s.stop, s.call_id) for s in rows[0].spans] == [
-        (2, 5, "a"),
-        (6, 9, "b"),
-        (11, 13, "c"),
-    ]
-    assert rows[0].logp[[0, 2, 3, 5]] == pytest.approx([0, -0.3, -0.4, 0])
-    assert report.merge_ratio == 3
-    assert report.forks.total() == 0
+def fixtures():
+    """The cases of `fixtures/`, each with the rows that it must give."""
+    paths = sorted(FIXTURES.glob("f*.json"))
+    return [pytest.param(json.loads(path.read_text()), id=path.stem) for path in paths]
 
 
-def test_f5_interleaved_agents_make_one_row_each():
-    """A main agent and two interleaved sub-agents give three rows, and no token twice."""
-    main, one, two = [1, 1, 1], [1, 2, 2], [1, 3, 3]
-    calls = turns(
-        call("m1", main, [5, EOS]),
-        call("s1", one, [6, EOS]),
-        call("t1", two, [7, EOS]),
-        call("s2", [*one, 6, EOS, 4], [6, 6]),
-        call("m2", [*main, 5, EOS, 4], [5, 5]),
-        call("t2", [*two, 7, EOS, 4], [7, 7]),
-    )
-    rows, report = build_token_rows(calls)
-    assert sorted(ids for ids, _ in seen(rows)) == [
-        [1, 1, 1, 5, EOS, 4, 5, 5],
-        [1, 2, 2, 6, EOS, 4, 6, 6],
-        [1, 3, 3, 7, EOS, 4, 7, 7],
-    ]
-    assert report.trained_tokens == report.sampled_tokens == 12
-    assert report.forks == {ForkCause.CONTEXT: 2}
+def fixture_calls(case):
+    """The calls of a case, one second apart."""
+    filler = {"rollout_id": "ro-1", "attempt_id": "at-1"}
+    for at, said in enumerate(case["calls"]):
+        choices = [
+            {"index": i, "logprobs": [-0.5] * len(one["token_ids"]), **one}
+            for i, one in enumerate(said["choices"])
+        ]
+        times = {"start_time": at, "end_time": at + 0.5}
+        yield CallRecord.model_validate({**filler, **times, **said, "choices": choices})
 
 
-def test_f6_choices_are_separate_samples():
-    """Four choices are four rows; the one that was continued has two spans."""
-    calls = turns(
-        call("a", [1, 2], [3, EOS], [4, EOS], [3, EOS], [5, EOS]),
-        call("b", [1, 2, 4, EOS, 6], [7, EOS]),
-    )
-    rows, report = build_token_rows(calls)
-    assert sorted(seen(rows)) == [
-        ([1, 2, 3, EOS], [2, 3]),
-        ([1, 2, 3, EOS], [2, 3]),
-        ([1, 2, 4, EOS, 6, 7, EOS], [2, 3, 5, 6]),
-        ([1, 2, 5, EOS], [2, 3]),
-    ]
-    assert report.forks == {ForkCause.SAMPLE: 3}
+@pytest.mark.parametrize("case", fixtures())
+def test_histories_become_the_rows_that_are_written_down(case):
+    """Each fixture's calls give its rows, spans, forks and masks, and nothing else."""
+    told = case.get("options", {})
+    options = TreeOptions(**{**told, "image_tokens": frozenset(told.get("image_tokens", ()))})
+    rows, report = build_token_rows(list(fixture_calls(case)), options)
+    assert [row.ids.tolist() for row in rows] == [row["ids"] for row in case["rows"]]
+    for row, expected in zip(rows, case["rows"], strict=True):
+        spans = [[span.start, span.stop] for span in row.spans if span.trained]
+        assert spans == expected["trained"]
+        positions = [at for start, stop in spans for at in range(start, stop)]
+        assert np.flatnonzero(row.mask).tolist() == positions
+        if "logp" in expected:
+            logp = [math.nan if value is None else value for value in expected["logp"]]
+            assert row.logp == pytest.approx(logp, nan_ok=True)
+        if "versions" in expected:
+            assert row.versions.tolist() == expected["versions"]
+        assert [[i.start, i.stop, i.url] for i in row.images] == expected.get("images", [])
+    assert report.forks == case["forks"]
+    assert report.masked_tokens == case.get("masked", {})
+    assert report.trained_tokens == report.sampled_tokens - report.masked_tokens.total()
 
 
-def test_f7_a_failed_call_is_masked_and_its_retry_trained():
-    """A retry of the same prompt is a sibling; the failed answer is not trained."""
-    failed = call("a", [1, 2], [3, 3], outcome="error")
-    rows, report = build_token_rows(turns(failed, call("b", [1, 2], [3, 4])))
-    assert seen(rows) == [([1, 2, 3, 4], [2, 3])]
-    assert report.masked_tokens == {MaskCause.FAILED: 2}
-
-
-def test_f8_a_compacted_history_starts_a_new_row():
-    """A summary in place of the history forks once, in the context."""
-    calls = turns(
-        call("a", [1, 2], [3, EOS]),
-        call("b", [1, 2, 3, EOS, 4], [5, EOS]),
-        call("c", [1, 7, 7], [8, EOS]),
-    )
-    rows, report = build_token_rows(calls)
-    assert seen(rows) == [
-        ([1, 2, 3, EOS, 4, 5, EOS], [2, 3, 5, 6]),
-        ([1, 7, 7, 8, EOS], [3, 4]),
-    ]
-    assert report.forks == {ForkCause.CONTEXT: 1}
-
-
-def test_f9_a_prompt_without_new_tokens_duplicates_nothing():
-    """A prompt that equals an earlier context exactly continues it with zero new tokens."""
-    calls = turns(call("a", [1, 2], [3, 4]), call("b", [1, 2, 3, 4], [5]), call("c", [1], [6]))
-    rows, _ = build_token_rows(calls)
-    assert seen(rows) == [([1, 2, 3, 4, 5], [2, 3, 4]), ([1, 6], [1])]
-
-
-def test_f10_overlong_answers_are_dropped_and_prompts_never_trained():
-    """Rows end after the last answer that fits; a prompt beyond the limit trains nothing."""
-    calls = turns(
-        call("a", [1, 2], [3, EOS]),
-        call("b", [1, 2, 3, EOS, 4, 4, 4], [5, EOS]),
-        call("c", [7] * 20, [8, EOS]),
-    )
-    rows, report = build_token_rows(calls, TreeOptions(max_tokens=8))
-    assert seen(rows) == [([1, 2, 3, EOS], [2, 3])]
-    assert report.masked_tokens == {MaskCause.OVERLONG: 4}
-
-
-def test_f11_a_span_over_two_versions_keeps_both():
-    """A partial rollout is one span whose tokens name their versions and log-probabilities."""
-    out = choice([3, 4, 5], versions=[(0, 1, 3), (1, 2, 4)])
-    (row,), _ = build_token_rows([call("a", [1, 2], out)])
-    assert row.versions.tolist() == [-1, -1, 3, 4, 4]
-    assert row.logp == pytest.approx([0, 0, -0.3, -0.4, -0.5])
-    assert len(row.spans) == 1
-
-
-def test_f12_missing_logprobs_are_flagged_for_that_span_alone():
-    """A call without log-probabilities gives NaN there; other calls keep theirs."""
+def test_calls_without_logprobs_are_counted():
+    """Missing log-probabilities are flagged for their answer alone."""
     calls = turns(call("a", [1, 2], choice([3, 4], logprobs=[])), call("b", [1, 2, 3, 4, 5], [6]))
-    (row,), report = build_token_rows(calls)
-    assert np.isnan(row.logp).tolist() == [False, False, True, True, False, False]
-    assert row.logp[5] == pytest.approx(-0.6)
-    assert report.samples_without_logprobs == 1
+    assert build_token_rows(calls)[1].samples_without_logprobs == 1
 
 
-def test_f13_an_eos_put_back_by_the_template_is_trained_once():
-    """The harness trimmed the end token, the template restored it: one row, trained once."""
-    calls = turns(call("a", [1, 2], [3, EOS]), call("b", [1, 2, 3, EOS, 7, 7], [4, EOS]))
-    rows, report = build_token_rows(calls)
-    assert seen(rows) == [([1, 2, 3, EOS, 7, 7, 4, EOS], [2, 3, 6, 7])]
-    assert report.drift_tokens == 0
+def test_merging_is_measured():
+    """The ratio is answers per row."""
+    calls = turns(call("a", [1], [2]), call("b", [1, 2, 3], [4]), call("c", [1, 2, 3, 4], [5]))
+    assert build_token_rows(calls)[1].merge_ratio == 3
+
+
+def test_a_call_recorded_twice_is_refused():
+    """The same answer under the same name twice would be trained twice: an error, no batch."""
+    twice = call("a", [1, 2], [3, 4])
+    with pytest.raises(TrainingError, match="twice"):
+        build_token_rows([twice, twice])
+
+
+def test_images_that_do_not_match_their_placeholders_merge_with_nothing():
+    """Which image a placeholder shows is unknown: rows stay apart, and the calls are counted."""
+    calls = turns(call("a", [1, 50, 2], [3]), call("b", [1, 50, 2, 3], [4]))
+    rows, report = build_token_rows(calls, TreeOptions(image_tokens=frozenset({50})))
+    assert [ids for ids, _ in seen(rows)] == [[1, 50, 2, 3], [1, 50, 2, 3, 4]]
+    assert report.calls_with_unknown_images == 2
+    assert [row.images[0].url for row in rows] == [None, None]
 
 
 def words(ids):
@@ -227,6 +178,42 @@ def test_roles_and_untrained_models_are_context():
     assert row.role == "coder"
     assert row.call_ids == ("a", "b")
     assert report.masked_tokens == {MaskCause.ROLE: 2}
+
+
+def test_a_call_without_role_is_selected_by_the_name_of_its_model():
+    """Agents that have no role but models of their own names are told apart by those."""
+    calls = turns(
+        call("a", [1], [2], model="planner"),
+        call("b", [3], [4], model="coder"),
+        call("c", [5], [6], model="coder", role="judge"),
+    )
+    rows, _ = build_token_rows(calls, TreeOptions(roles="^coder$"))
+    assert seen(rows) == [([3, 4], [1])]
+
+
+def test_departures_say_where_and_what():
+    """A departure names position, both sides, and the answer that was lost."""
+    calls = turns(call("a", [1, 2], [3, 4, EOS]), call("b", [1, 2, 5, EOS, 6], [7, EOS]))
+    (gone,) = build_token_rows(calls, decode=words)[1].departures
+    assert (gone.call_id, gone.position, gone.cause) == ("b", 2, ForkCause.RETOKEN)
+    assert (gone.expected, gone.got) == ((3, 4, EOS), (5, EOS, 6))
+    assert (gone.answer_of, gone.lost) == ("a", 3)
+    calls = turns(call("a", [1, 2], [3]), call("b", [1, 8], [3]))
+    (gone,) = build_token_rows(calls)[1].departures
+    assert (gone.position, gone.expected, gone.got) == (1, (2,), (8,))
+    assert (gone.cause, gone.answer_of) == (ForkCause.CONTEXT, None)
+
+
+def test_changed_tools_are_told_from_another_context():
+    """The same first message under other tools is a change of tools."""
+
+    def asked(name, prompt, tools, text="hello"):
+        request = {"messages": [{"role": "user", "content": text}], "tools": tools}
+        return call(name, prompt, [9], request=request)
+
+    calls = turns(asked("a", [1, 2], []), asked("b", [1, 3], ["f"]), asked("c", [4], ["f"], "no"))
+    forks = build_token_rows(calls)[1].forks
+    assert forks == {ForkCause.TOOLS: 1, ForkCause.CONTEXT: 1}
 
 
 def test_truncated_answers_can_be_masked():
