@@ -3,14 +3,21 @@ others have their work.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import AsyncExitStack
 
 import pytest
 
 from agentlightning.store.client_server import LightningStoreClient
 from agentlightning.store.sqlite import SQLiteLightningStore
-from agentlightning.types import EnqueueRolloutRequest, ProxyLLM, Rollout, StoreEvent
+from agentlightning.types import (
+    AttemptedRollout,
+    EnqueueRolloutRequest,
+    ProxyLLM,
+    Rollout,
+    RolloutConfig,
+    StoreEvent,
+)
 from tests.chaos.audit import (
     ATTEMPT_ENDS,
     check_attempts,
@@ -28,14 +35,17 @@ pytestmark = pytest.mark.chaos
 
 ROLLOUTS = 1000
 RUNNERS, CONCURRENCY = 4, 50
-KILLS = (0.1, 0.3, 0.4, 0.6, 0.7, 0.8)
-FREEZES = (0.15, 0.2)
-"""The shares of rollouts that have ended when it happens."""
+KILLS = (100, 300, 400, 600, 700, 800)
+FREEZES = (150, 200)
+"""How many rollouts have ended when it happens."""
+CONFIG = RolloutConfig(max_attempts=5)
+"""Failures are not tried again, lost workers are: a busy machine may lose more than are killed."""
 
 
 async def run_all(client: LightningStoreClient) -> None:
     requests = [
-        EnqueueRolloutRequest(input={"marker": f"rollout-{number}"}) for number in range(ROLLOUTS)
+        EnqueueRolloutRequest(input={"marker": f"rollout-{number}"}, config=CONFIG)
+        for number in range(ROLLOUTS)
     ]
     ids = [rollout.rollout_id for rollout in await client.enqueue_many_rollouts(requests)]
     fleet = Fleet(client.server_address, RUNNERS, CONCURRENCY, seed=20261121)
@@ -46,12 +56,12 @@ async def run_all(client: LightningStoreClient) -> None:
                 if event.status != "succeeded":
                     continue
                 ended += 1
-                if ended / ROLLOUTS in KILLS:
+                if ended in KILLS:
                     await asyncio.to_thread(fleet.kill_one)
-                if ended / ROLLOUTS in FREEZES:
-                    kind = FREEZES.index(ended / ROLLOUTS) % len(AGENTS)
+                if ended in FREEZES:
+                    kind = FREEZES.index(ended) % len(AGENTS)
                     storm.create_task(freeze_until_lost(client, fleet, kind))
-                if ended == ROLLOUTS * max(*KILLS, *FREEZES):
+                if ended == max(*KILLS, *FREEZES):
                     break
         finished = await client.wait_for_rollouts(rollout_ids=ids, timeout=90)
         assert len(finished) == ROLLOUTS, f"{ROLLOUTS - len(finished)} rollouts never ended"
@@ -64,26 +74,33 @@ async def freeze_until_lost(client: LightningStoreClient, fleet: Fleet, kind: in
     """Freeze the busiest runner of a kind until it has lost all that it held, so that what it
     writes then is late.
     """
-    active = await client.query_rollouts(status_in=["preparing", "running"])
-    busy = Counter(rollout.attempt.worker_id for rollout in active)
-    number = max(fleet.numbers(kind), key=lambda number: busy[f"Worker-{number}"])
+    busy = await held_by(client)
+    number = max(fleet.numbers(kind), key=lambda number: len(busy[f"Worker-{number}"]))
+    name = f"Worker-{number}"
     fleet.freeze(number)
-    held: set[str | None] = set()
+    since = await client.last_event_seq()
+    held = (await held_by(client))[name]
     try:
         async with asyncio.timeout(60):
             kinds = ["attempt_started", "attempt_updated"]
-            async for event in client.subscribe(kinds=kinds, since=0):
-                if event.worker_id != f"Worker-{number}":
-                    continue
-                if event.status not in ATTEMPT_ENDS:
-                    held.add(event.attempt_id)
-                    continue
-                held.discard(event.attempt_id)
-                if event.status == "unresponsive" and not held:
+            async for event in client.subscribe(kinds=kinds, since=since):
+                if event.worker_id == name:
+                    # A claim that was under way is answered without anybody to hear it.
+                    (held.discard if event.status in ATTEMPT_ENDS else held.add)(event.attempt_id)
+                if not held:
                     break
     except TimeoutError:
-        raise AssertionError(f"Worker-{number} still holds {held}") from None
+        raise AssertionError(f"{name} still holds {held}") from None
     fleet.thaw(number)
+
+
+async def held_by(client: LightningStoreClient) -> dict[str, set[str | None]]:
+    """Return the attempts that are under way, by worker."""
+    held: dict[str, set[str | None]] = defaultdict(set)
+    for rollout in await client.query_rollouts(status_in=["preparing", "running"]):
+        assert isinstance(rollout, AttemptedRollout)
+        held[str(rollout.attempt.worker_id)].add(rollout.attempt.attempt_id)
+    return held
 
 
 async def audit(store: SQLiteLightningStore) -> Counter[str]:
