@@ -42,6 +42,9 @@ class Completions:
         self._guard = threading.Lock()
         self._by_rollout: dict[str, list[Completion]] = {}
 
+    def __len__(self) -> int:
+        return len(self._by_rollout)
+
     def watch(self, rollout_ids: Sequence[str]) -> Completion:
         """Register for these rollouts; do it *before* looking at their statuses."""
         completion = Completion(rollout_ids)
@@ -60,8 +63,6 @@ class Completions:
 
     def finished(self, rollout_id: str) -> None:
         """Note that a rollout ended, and wake those for whom it was the last."""
-        if not self._by_rollout:
-            return
         with self._guard:
             completions = self._by_rollout.pop(rollout_id, [])
             for completion in completions:
@@ -117,6 +118,14 @@ class ChangeLog:
             self._last = max(self._last or 0, last)
             if self._caught_up is not None and self._caught_up >= first - 1:
                 self._caught_up = max(self._caught_up, last)
+        # Who starts to wait looks once more afterwards, so with nobody there all is done.
+        if self.completions or len(self.work):
+            self._wake(events)
+        if len(self._readers):
+            self._readers.wake_all()
+
+    def _wake(self, events: Sequence[StoreEvent]) -> None:
+        """Wake who waits for a rollout to end, or for one to work on."""
         queued = 0
         for event in events:
             if event.kind not in _ROLLOUT_KINDS or event.rollout_id is None:
@@ -126,12 +135,9 @@ class ChangeLog:
                 self.completions.finished(event.rollout_id)
             elif status in _QUEUED:
                 queued += 1
-        if queued and len(self.work):
+        if queued:
             # Who is choosy may have no use for what came, and would leave it lying.
             self.work.wake(len(self.work) if self._choosy else queued)
-        # Who joins a line looks once more afterwards, so an empty one needs no wake-up.
-        if len(self._readers):
-            self._readers.wake_all()
 
     @contextmanager
     def choosing(self) -> Generator[None]:

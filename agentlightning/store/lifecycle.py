@@ -139,8 +139,7 @@ def begin_attempt(
     Raises:
         InvalidTransitionError: The rollout is cancelled.
     """
-    allowed = ROLLOUT_TRANSITIONS[rollout.status]
-    if rollout.status not in REOPENABLE and "preparing" not in {rollout.status, *allowed}:
+    if rollout.status == "cancelled":
         raise InvalidTransitionError(
             f"Rollout {rollout.rollout_id} is {rollout.status} and takes no further attempt; "
             "enqueue its input as a new rollout instead."
@@ -218,10 +217,7 @@ def on_attempt_status(
             f"allowed: {', '.join(sorted(allowed))}."
         )
     late = is_fenced(rollout, attempt, latest=latest)
-    changes: dict[str, Any] = {"status": status}
-    if status in _ATTEMPT_ENDS:
-        changes["end_time"] = now
-    attempt = replace(attempt, **changes)
+    attempt = replace(attempt, status=status, end_time=now if status in _ATTEMPT_ENDS else None)
     if late:
         return Outcome(rollout, attempt, late=True)
     after = rollout_status_after(rollout, attempt, worker_lost=worker_lost)

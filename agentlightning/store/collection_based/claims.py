@@ -92,6 +92,37 @@ def _started_before(rollout: Rollout, attempt: Attempt | None) -> AttemptedRollo
     return attempted(rollout, attempt)
 
 
+def _begin(
+    tx: Transaction,
+    rollout: Rollout,
+    latest: Attempt | None,
+    claim: _Claim,
+    *,
+    pinned: str | None,
+    attempt_id: str | None = None,
+) -> AttemptedRollout:
+    """Start the next attempt of a stored rollout, which gets the resources `pinned` if it has
+    none.
+    """
+    outcome = begin_attempt(
+        rollout,
+        attempt_id=attempt_id or new_attempt_id(),
+        sequence_id=latest.sequence_id + 1 if latest is not None else 1,
+        worker_id=claim.worker_id,
+        now=tx.now,
+        lease_seconds=claim.lease_seconds,
+    )
+    begun, attempt = outcome.rollout, outcome.attempt
+    if pinned is not None and begun.resources_id is None:
+        begun = replace(begun, resources_id=pinned)
+    tx.add_attempt(attempt)
+    if begun is not rollout:
+        tx.put_rollout(begun)
+    tx.attempt_event("attempt_started", begun, attempt)
+    tx.note_deadline(begun, attempt)
+    return attempted(begun, attempt)
+
+
 class ClaimMethods(StoreFrame):
     """`start_rollout`, `enqueue_*`, `dequeue_*` and `start_attempt`."""
 
@@ -270,11 +301,12 @@ class ClaimMethods(StoreFrame):
                 seen += len(ids)
                 tx.changes.unqueued.extend(ids)
                 await tx.load(ids)
+                pinned = await tx.newest_resources_id()
                 for rollout_id in ids:
                     rollout, latest = tx.loaded(rollout_id)
                     # Whoever moved a rollout on without a claim left its id in the queue.
                     if rollout is not None and is_waiting(rollout):
-                        claimed.append(await self._begin(tx, rollout, latest, claim))
+                        claimed.append(_begin(tx, rollout, latest, claim, pinned=pinned))
             if claim.worker_id is None:
                 return claimed
             if claimed:
@@ -295,36 +327,6 @@ class ClaimMethods(StoreFrame):
                 return
         tx.put_worker(worker_state.without_work(before, now=tx.now), before=before)
 
-    async def _begin(
-        self,
-        tx: Transaction,
-        rollout: Rollout,
-        latest: Attempt | None,
-        claim: _Claim,
-        *,
-        attempt_id: str | None = None,
-    ) -> AttemptedRollout:
-        """Start the next attempt of a stored rollout."""
-        outcome = begin_attempt(
-            rollout,
-            attempt_id=attempt_id or new_attempt_id(),
-            sequence_id=latest.sequence_id + 1 if latest is not None else 1,
-            worker_id=claim.worker_id,
-            now=tx.now,
-            lease_seconds=claim.lease_seconds,
-        )
-        begun, attempt = outcome.rollout, outcome.attempt
-        if begun.resources_id is None:
-            pinned = await tx.newest_resources_id()
-            if pinned is not None:
-                begun = replace(begun, resources_id=pinned)
-        tx.add_attempt(attempt)
-        if begun is not rollout:
-            tx.put_rollout(begun)
-        tx.attempt_event("attempt_started", begun, attempt)
-        tx.note_deadline(begun, attempt)
-        return attempted(begun, attempt)
-
     async def _begin_past_queue(
         self,
         tx: Transaction,
@@ -333,7 +335,8 @@ class ClaimMethods(StoreFrame):
         claim: _Claim,
         attempt_id: str | None = None,
     ) -> AttemptedRollout:
-        begun = await self._begin(tx, rollout, latest, claim, attempt_id=attempt_id)
+        pinned = await tx.newest_resources_id() if rollout.resources_id is None else None
+        begun = _begin(tx, rollout, latest, claim, pinned=pinned, attempt_id=attempt_id)
         if claim.worker_id is not None:
             await tx.occupy_worker(claim.worker_id, begun.attempt, claimed=False)
         return begun

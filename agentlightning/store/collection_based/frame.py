@@ -201,22 +201,23 @@ class StoreFrame(LightningStore):
             await rows.apply(transaction.changes)
             return result
 
-        for left in reversed(range(_RUNS)):
+        runs = 0
+        while True:
             try:
                 result = await self.collections.execute(body, mode="rw", commit=True, labels=_ALL)
+                break
             except DuplicatedPrimaryKeyError:
                 # Somebody else was quicker: the step finds what they wrote when it looks again.
-                if not left:
+                runs += 1
+                if runs == _RUNS:
                     raise
-                continue
             except CommittedThenCancelledError:
                 self._tell(transaction)
                 raise
-            self._tell(transaction)
-            if self._is_crowded():
-                await self._make_room()
-            return result
-        raise AssertionError("unreachable: the last run returns or raises")
+        self._tell(transaction)
+        if self._is_crowded():
+            await self._make_room()
+        return result
 
     def _once(self, name: str, step: Step[T], answer: Answer[T]) -> Awaitable[T]:
         """Run a writing step, but answer a repeat of the same call without running it again.

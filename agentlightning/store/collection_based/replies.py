@@ -55,8 +55,7 @@ async def _held_claims(tx: Transaction, refs: Refs) -> list[AttemptedRollout]:
 
 async def _claim(tx: Transaction, refs: Refs) -> AttemptedRollout:
     rollout_id, attempt_id = cast("tuple[str, str]", refs[0])
-    rollout = await tx.rollout(rollout_id)
-    attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id)
+    rollout, attempt, _ = await tx.work(rollout_id, attempt_id)
     return attempted(rollout, attempt)
 
 

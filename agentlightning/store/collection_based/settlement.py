@@ -45,7 +45,7 @@ _ATTEMPT_STATUSES: Final = frozenset(get_args(AttemptStatus))
 
 
 def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if not isinstance(value, Unset)}
+    return {name: value for name, value in fields.items() if value is not UNSET}
 
 
 def _reward_span(attempt: Attempt, reward: float | Mapping[str, float], now: float) -> Span:
@@ -155,8 +155,7 @@ class SettlementMethods(SpanMethods):
         status: AttemptStatus | Unset,
         changes: dict[str, Any],
     ) -> Attempt:
-        rollout = await tx.rollout(rollout_id)
-        before, latest = await tx.attempt_and_latest(rollout_id, attempt_id)
+        rollout, before, latest = await tx.work(rollout_id, attempt_id)
         if before.lease_seconds is not None and not is_ended(before):
             # The store's clock decides about leases, so the worker's may be wrong.
             changes = {**changes, "last_heartbeat_time": tx.now}
@@ -190,8 +189,7 @@ class SettlementMethods(SpanMethods):
         result = {"outcome": "ok"} if output is None else {"outcome": "ok", "output": output}
 
         async def step(tx: Transaction) -> Rollout:
-            await tx.rollout(rollout_id)
-            attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id or "latest")
+            _, attempt, _ = await tx.work(rollout_id, attempt_id or "latest")
             if reward is not None and not is_ended(attempt):
                 await self._store_spans(tx, [_reward_span(attempt, reward, tx.now)])
             return await self._settle(tx, attempt, "succeeded", result)
@@ -207,8 +205,7 @@ class SettlementMethods(SpanMethods):
             result["error"] = {"type": "AgentError", "message": error, "traceback": None}
 
         async def step(tx: Transaction) -> Rollout:
-            await tx.rollout(rollout_id)
-            attempt, _ = await tx.attempt_and_latest(rollout_id, attempt_id or "latest")
+            _, attempt, _ = await tx.work(rollout_id, attempt_id or "latest")
             return await self._settle(tx, attempt, "failed", result)
 
         return await self._once("fail_rollout", step, ROLLOUT)

@@ -83,8 +83,7 @@ class SpanMethods(StoreFrame):
         """Renew an attempt's lease and start its work, also for spans that had arrived before;
         take those out of `own`, and return whether the attempt is fenced.
         """
-        rollout = await tx.rollout(owner[0])
-        attempt, latest = await tx.attempt_and_latest(*owner)
+        rollout, attempt, latest = await tx.work(*owner)
         known = await tx.rows.find_known_spans(*owner, list(own))
         for span_id in known:
             del own[span_id]

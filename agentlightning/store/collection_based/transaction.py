@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from agentlightning.errors import NotFoundError
 from agentlightning.store.collection_based import announcements, worker_state
@@ -69,14 +68,12 @@ class Transaction:
         """Read rollouts, and their latest attempts, in as few questions as possible."""
         for batch in _batches([key for key in rollout_ids if key not in self._rollouts]):
             found = await self.rows.find_rollouts(batch)
-            for rollout_id in batch:
-                self._rollouts[rollout_id] = found.get(rollout_id)
+            self._rollouts |= {**dict.fromkeys(batch), **found}
         if not attempts:
             return
         for batch in _batches([key for key in rollout_ids if key not in self._latest]):
             latest = await self.rows.find_latest_attempts(batch)
-            for rollout_id in batch:
-                self._latest[rollout_id] = latest.get(rollout_id)
+            self._latest |= {**dict.fromkeys(batch), **latest}
 
     def loaded(self, rollout_id: str) -> tuple[Rollout | None, Attempt | None]:
         """Return a rollout and its latest attempt, which were loaded before."""
@@ -147,15 +144,17 @@ class Transaction:
             self._attempts[key] = await self.rows.find_attempt(rollout_id, attempt_id)
         return self._attempts[key]
 
-    async def attempt_and_latest(self, rollout_id: str, attempt_id: str) -> tuple[Attempt, bool]:
-        """Return an attempt, by its id or as `latest`, and whether it is the latest.
+    async def work(self, rollout_id: str, attempt_id: str) -> tuple[Rollout, Attempt, bool]:
+        """Return a rollout, an attempt at it, by its id or as `latest`, and whether that is the
+        latest one.
 
         Raises:
-            NotFoundError: It is unknown.
+            NotFoundError: One of them is unknown.
         """
-        latest = await self.latest_attempt(rollout_id)
-        if latest is not None and attempt_id in {"latest", latest.attempt_id}:
-            return latest, True
+        rollout = self._rollouts.get(rollout_id) or await self.rollout(rollout_id)
+        latest = self._latest.get(rollout_id) or await self.latest_attempt(rollout_id)
+        if latest is not None and (attempt_id == "latest" or attempt_id == latest.attempt_id):
+            return rollout, latest, True
         found = None
         if attempt_id != "latest":
             found = await self.find_attempt(rollout_id, attempt_id)
@@ -163,7 +162,7 @@ class Transaction:
             raise NotFoundError(
                 f"Attempt {attempt_id} of rollout {rollout_id} not found; start one first."
             )
-        return found, False
+        return rollout, found, False
 
     def add_attempt(self, attempt: Attempt) -> None:
         """Store a new attempt, which becomes its rollout's latest."""
@@ -296,10 +295,15 @@ class Transaction:
         self.changes.events.append(announcements.rollout_event(kind, rollout, self.now))
 
     def attempt_event(
-        self, kind: StoreEventKind, rollout: Rollout, attempt: Attempt, **data: Any
+        self,
+        kind: StoreEventKind,
+        rollout: Rollout,
+        attempt: Attempt,
+        *,
+        count: int | None = None,
     ) -> None:
-        """Tell of an attempt."""
-        event = announcements.attempt_event(kind, rollout, attempt, self.now, **data)
+        """Tell of an attempt, and of `count` spans that it got."""
+        event = announcements.attempt_event(kind, rollout, attempt, self.now, count=count)
         self.changes.events.append(event)
 
     def worker_event(self, worker: Worker) -> None:

@@ -276,15 +276,11 @@ class InMemoryLightningCollections(LightningCollections):
     # What the store's steps ask for, straight from the tables.
 
     async def find_rollouts(self, rollout_ids: Sequence[str]) -> dict[str, Rollout]:
-        found: dict[str, Rollout] = {}
-        for rollout_id in rollout_ids:
-            rollout = self._rollouts.find(rollout_id)
-            if rollout is not None:
-                found[rollout_id] = rollout
-        return found
+        known = self._rollouts.records
+        return {key: known[key] for key in rollout_ids if key in known}
 
     async def find_attempt(self, rollout_id: str, attempt_id: str) -> Attempt | None:
-        return self._attempts.find(rollout_id, attempt_id)
+        return self._attempts.records.get((rollout_id, attempt_id))
 
     async def find_latest_attempts(self, rollout_ids: Sequence[str]) -> dict[str, Attempt]:
         latest: dict[str, Attempt] = {}
@@ -296,7 +292,7 @@ class InMemoryLightningCollections(LightningCollections):
         return latest
 
     async def find_worker(self, worker_id: str) -> Worker | None:
-        return self._workers.find(worker_id)
+        return self._workers.records.get(worker_id)
 
     async def find_newest_resources(self) -> ResourcesUpdate | None:
         revision = self._resources.revision
@@ -318,7 +314,7 @@ class InMemoryLightningCollections(LightningCollections):
         return list(islice(line, offset, offset + limit))
 
     def _has(self, rollout_id: str, metadata: Mapping[str, Any]) -> bool:
-        rollout = self._rollouts.find(rollout_id)
+        rollout = self._rollouts.records.get(rollout_id)
         return rollout is not None and has_pairs(rollout.metadata, metadata)
 
     async def find_reply(self, key: str) -> Reply | None:

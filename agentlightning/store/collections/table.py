@@ -73,7 +73,6 @@ class ListBasedCollection(Collection[M]):
         self._key: Callable[[M], Any] = attrgetter(*self._primary_keys)
         self._is_flat = len(self._primary_keys) == 1
         self._records: dict[Any, M] = {}
-        """By primary key: the value of its field, or a tuple of those of its fields."""
         # Perf: tuples of keys are nothing that the garbage collector looks through.
         self._groups: dict[Any, tuple[Any, ...]] = {}
         """The keys with the same first field, of a collection with several key fields."""
@@ -99,9 +98,10 @@ class ListBasedCollection(Collection[M]):
     def _find(self, item: M) -> M | None:
         return self._records.get(self._key(item))
 
-    def find(self, *key: Any) -> M | None:
-        """Return a record by its primary key."""
-        return self._records.get(key[0] if self._is_flat else key)
+    @property
+    def records(self) -> Mapping[Any, M]:
+        """All records by primary key: the value of its field, or a tuple of those of its fields."""
+        return self._records
 
     def group(self, prefix: Any) -> list[M]:
         """Return the records whose first key field has this value, in order of insertion."""
@@ -193,7 +193,7 @@ class ListBasedCollection(Collection[M]):
             if not operations or len(operations) != 1 or operations.get("exact") is None:
                 return False, None
             values.append(operations["exact"])
-        return True, self.find(*values)
+        return True, self._records.get(values[0] if self._is_flat else tuple(values))
 
     def _select(self, options: FilterOptions | None) -> list[M]:
         prefix = options.get(self._primary_keys[0]) if options and len(options) == 1 else None
