@@ -11,7 +11,6 @@ from agentlightning.types.call import CallChoice, CallRecord
 
 __all__ = ["drift_cause", "has_other_tools", "messages_of"]
 
-_DECODER = json.JSONDecoder()
 _THINK_END = "</think>"
 
 
@@ -66,6 +65,15 @@ def _said(message: dict[str, Any]) -> tuple[str, str]:
     functions = [call.get("function") or {} for call in calls if isinstance(call, dict)]
     named = [f"{f.get('name')} {_canonical(str(f.get('arguments')))}" for f in functions]
     return _squeezed(str(content).rpartition(_THINK_END)[2]), "\n".join(named)
+
+
+def _number(text: str) -> float:
+    """Read 2.0 as 2, which is how other languages write it."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+_DECODER = json.JSONDecoder(parse_float=_number)
 
 
 def _squeezed(text: str) -> str:
