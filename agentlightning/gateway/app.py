@@ -108,7 +108,8 @@ class GatewayApp:
     async def _dispatch(self, target: Target, request: ClientRequest, reply: Reply) -> None:
         if request.method == "POST":
             dialect = self._dialects.get(target.path)
-            if dialect is not None and target.attempt is not None:
+            if dialect is not None and (target.attempt is not None or dialect.is_translated):
+                self._stats.unattributed += target.attempt is None
                 await CapturedCall(self._services, dialect, target.attempt, request, reply).serve()
                 return
             if target.path == "/seal" and target.attempt is not None:

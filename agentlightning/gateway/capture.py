@@ -83,13 +83,13 @@ def read_body(body: bytes) -> dict[str, Any]:
 
 
 class CapturedCall:
-    """Serves one call of an attempt and records it."""
+    """Serves one call and records it, if it belongs to an attempt."""
 
     def __init__(
         self,
         services: CallServices,
         dialect: Dialect,
-        attempt: AttemptKey,
+        attempt: AttemptKey | None,
         request: ClientRequest,
         reply: Reply,
     ) -> None:
@@ -99,12 +99,13 @@ class CapturedCall:
         self._reply = reply
         self._exchange: Exchange | None = None
         self._entered = False
-        self._tally: CallTally | None = services.ledger.begin(attempt)
+        self._attempt = attempt
+        self._tally: CallTally | None = services.ledger.begin(attempt) if attempt else None
         trace_id, parent_span_id = read_trace_parent(request.headers)
         self._record = CallRecord(
             call_id=new_call_id(),
-            rollout_id=attempt[0],
-            attempt_id=attempt[1],
+            rollout_id=attempt[0] if attempt else "",
+            attempt_id=attempt[1] if attempt else "",
             dialect=dialect.name,
             role=request.role,
             start_time=now(),
@@ -165,7 +166,7 @@ class CapturedCall:
             query=self._request.query,
             headers=forwarded_headers(self._request.headers),
             body=exchange.upstream_body,
-            conversation=f"{self._record.rollout_id}/{self._record.attempt_id}",
+            conversation="/".join(self._attempt) if self._attempt else None,
         )
 
     async def _answer(

@@ -25,6 +25,7 @@ __all__ = ["HttpUpstream"]
 
 logger = logging.getLogger(__name__)
 
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key")
 _RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 _FIRST_RETRY_SECONDS = 0.25
 _LONGEST_RETRY_SECONDS = 8.0
@@ -63,7 +64,7 @@ class HttpUpstream:
         prefix = base_url.rstrip("/")
         self._base = prefix if parts.path.strip("/") else f"{prefix}/v1"
         self._capabilities = capabilities or UpstreamCapabilities()
-        self._key_header = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self._api_key = api_key
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=timeout
         )
@@ -105,12 +106,11 @@ class HttpUpstream:
             await session.close()
 
     async def _send_once(self, request: UpstreamRequest) -> UpstreamResponse:
-        headers = {**request.headers, "accept-encoding": "identity", **self._key_header}
         try:
             response = await self._session().request(
                 request.method,
                 self._url(request),
-                headers=headers,
+                headers=self._headers(request),
                 data=request.body or None,
                 allow_redirects=False,
             )
@@ -123,6 +123,17 @@ class HttpUpstream:
             body=self._pieces(response),
             on_close=_release(response),
         )
+
+    def _headers(self, request: UpstreamRequest) -> dict[str, str]:
+        headers = {**request.headers, "accept-encoding": "identity"}
+        if self._api_key is None:
+            return headers
+        for own in _KEY_HEADERS:
+            headers.pop(own, None)
+        # Anthropic's servers read keys from a header of their own, and refuse a call with both.
+        if request.path.startswith("/v1/messages"):
+            return {**headers, "x-api-key": self._api_key}
+        return {**headers, "authorization": f"Bearer {self._api_key}"}
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         try:

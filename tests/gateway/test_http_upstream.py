@@ -56,6 +56,12 @@ async def test_keys_replace_the_clients(server: ModelServer) -> None:
     sent = request("/v1/x", headers={"authorization": "Bearer client", "x-other": "1"})
     seen = await echo(server.endpoint, sent, api_key="route")
     assert {k.lower(): v for k, v in seen["headers"].items()}["authorization"] == "Bearer route"
+    own = request("/v1/messages", headers={"authorization": "Bearer client", "x-api-key": "c"})
+    headers = {
+        k.lower(): v
+        for k, v in (await echo(server.endpoint, own, api_key="route"))["headers"].items()
+    }
+    assert (headers["x-api-key"], headers.get("authorization")) == ("route", None)
     seen = await echo(server.endpoint, sent)
     assert {k.lower(): v for k, v in seen["headers"].items()}["authorization"] == "Bearer client"
     assert {k.lower(): v for k, v in seen["headers"].items()}["x-other"] == "1"

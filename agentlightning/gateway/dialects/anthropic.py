@@ -24,6 +24,7 @@ class AnthropicMessagesDialect(Dialect):
 
     name = "anthropic.messages"
     paths = frozenset({"/v1/messages"})
+    is_translated = True
 
     def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
         if is_native(route):

@@ -94,6 +94,9 @@ class Dialect(ABC):
     paths: ClassVar[frozenset[str]]
     """Request paths that speak it, with the `/v1`."""
 
+    is_translated: ClassVar[bool] = False
+    """Model servers may not speak it, so that even calls which nobody records need an exchange."""
+
     @abstractmethod
     def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
         """Return the exchange for one request.

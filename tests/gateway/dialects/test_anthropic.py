@@ -27,7 +27,14 @@ SEARCH: Any = {
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 99, "messages": HELLO}
 
 texts = st.text(max_size=24) | st.sampled_from(
-    ["\n\ndata: x\n\n", "日本語 🎈🇩🇪", '"}]\\', "\r\n", "event: ping\n"]
+    [
+        "\n\ndata: x\n\n",
+        "日本語 🎈🇩🇪",
+        "a\u2028b\x85c\u2029\x0b\x1c",
+        '"}]\\',
+        "\r\n",
+        "event: ping\n",
+    ]
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8),
@@ -289,6 +296,19 @@ async def test_untrained_chat_models_are_translated_too(server: ModelServer) -> 
     }
     assert not record.trained
     assert record.choices[0].message == {"role": "assistant", "content": "hello"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_of_no_attempt_are_answered(server: ModelServer, stream: bool) -> None:
+    """A call that names no attempt is translated as well, and leaves no record."""
+    async with running(server) as run, client_of(run, base_url=run.gateway.url) as client:
+        seen = await (streamed if stream else whole)(client)
+        with pytest.raises(anthropic.BadRequestError, match="flavour"):
+            await whole(client, extra_body={"flavour": "sweet"})
+        assert await run.records() == []
+        stats = run.gateway.stats
+    assert seen["content"] == [{"type": "text", "text": "hello"}]
+    assert (stats.recorded, stats.unrecorded, stats.unattributed) == (0, 0, 2)
 
 
 def test_blocking_client(server: ModelServer) -> None:
