@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any, Final
 
 from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     String,
     Table,
     and_,
     bindparam,
+    false,
     func,
+    intersect,
     nulls_first,
     nulls_last,
     or_,
@@ -44,12 +48,15 @@ class _Contains(Test):
     def __init__(self, column: ColumnElement[Any], part: str) -> None:
         self.column = column
         self.part = bindparam(None, part, type_=column.type)
+        pattern = re.sub(r"([\\%_])", r"\\\1", part)
+        self.pattern = bindparam(None, f"%{pattern}%", type_=column.type)
 
 
 @compiles(_Contains)
 def _contains(element: _Contains, compiler: SQLCompiler, **kw: Any) -> str:
-    column, part = compiler.process(element.column, **kw), compiler.process(element.part, **kw)
-    return f"(strpos({column}, {part}) > 0)"
+    # An index of three-letter parts knows this operator, and no function.
+    column, pattern = (compiler.process(e, **kw) for e in (element.column, element.pattern))
+    return f"({column} LIKE {pattern})"
 
 
 @compiles(_Contains, "sqlite")
@@ -58,12 +65,36 @@ def _contains_sqlite(element: _Contains, compiler: SQLCompiler, **kw: Any) -> st
     return f"(instr({column}, {part}) > 0)"
 
 
+class _Tagged(Test):
+    """Whether a rollout is among those with certain tags, all of which are looked up first.
+
+    PostgreSQL's planner knows nothing of how tags lie along an order, and would rather walk along
+    it until enough rollouts with the tags have turned up, which may be at its end.
+    """
+
+    def __init__(self, ordinal: ColumnElement[Any], ordinals: CompoundSelect[Any]) -> None:
+        self.ordinal = ordinal
+        self.ordinals = ordinals.scalar_subquery()
+
+
+@compiles(_Tagged)
+def _tagged(element: _Tagged, compiler: SQLCompiler, **kw: Any) -> str:
+    ordinal, ordinals = (compiler.process(e, **kw) for e in (element.ordinal, element.ordinals))
+    return f"({ordinal} = ANY (ARRAY{ordinals}))"
+
+
+@compiles(_Tagged, "sqlite")
+def _tagged_sqlite(element: _Tagged, compiler: SQLCompiler, **kw: Any) -> str:
+    ordinal, ordinals = (compiler.process(e, **kw) for e in (element.ordinal, element.ordinals))
+    return f"({ordinal} IN {ordinals})"
+
+
 class Filter:
     """One filter of one table on its way to SQL.
 
     Args:
         table: The table.
-        common: Columns that so many rows agree on that an index on them would not help.
+        common: Fields that so many rows agree on that an index on them would not help.
     """
 
     def __init__(self, table: Table, common: Collection[str] = ()) -> None:
@@ -82,7 +113,7 @@ class Filter:
             required.append(test)
         own: list[Condition] = []
         for field, operator, operand in conditions(options):
-            test = self._condition(field, operator, operand)
+            test = self._condition(field, operator, operand, alone=not is_any(options))
             if test is None:
                 return None
             own.append(test)
@@ -90,9 +121,12 @@ class Filter:
             return and_(*required, or_(*own))
         return and_(true(), *required, *own)
 
-    def _condition(self, field: str, operator: str, operand: Any) -> Condition | None:
+    def _condition(
+        self, field: str, operator: str, operand: Any, *, alone: bool
+    ) -> Condition | None:
+        """Return one condition; `alone` says that nothing can match without it."""
         if operator == "has":
-            return self._has(field, operand)
+            return self._has(field, operand, look_up=alone and field not in self._common)
         if field not in self._table.info["fields"]:
             return None
         plain = self._table.c[field]
@@ -105,26 +139,27 @@ class Filter:
             return column == operand
         return _Contains(plain, operand) if isinstance(plain.type, String) else None
 
-    def _has(self, field: str, pairs: Any) -> Condition | None:
+    def _has(self, field: str, pairs: Any, *, look_up: bool) -> Condition | None:
         if self._table is not rollouts or field != "metadata":
             return None
         wanted = wanted_tags(pairs)
         if wanted is None:
             return None
-        tags = rollout_tags.c
-        return and_(
-            true(),
-            *(
-                self._table.c.ordinal.in_(
-                    select(tags.ordinal).where(tags.key == key, tags.value == value)
-                )
-                for key, value in wanted
-            ),
-        )
+        ordinal, tags = self._table.c.ordinal, rollout_tags.c
+        lists = [
+            select(tags.ordinal).where(tags.key == key, tags.value == value)
+            for key, value in wanted
+        ]
+        if look_up and lists:
+            return _Tagged(ordinal, intersect(*lists))
+        return and_(true(), *(ordinal.in_(ordinals) for ordinals in lists))
 
 
 def _within(column: ColumnElement[Any], operand: Any) -> Condition | None:
     values = list(operand)
+    if not values:
+        # SQLAlchemy's empty list would be looked for in every row.
+        return false()
     present = [value for value in values if value is not None]
     if len(present) > _MOST_PARAMETERS or not _comparable(column, present):
         return None

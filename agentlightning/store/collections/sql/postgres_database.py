@@ -45,6 +45,7 @@ from agentlightning.store.collections.sql.postgres_events import (
 )
 from agentlightning.store.collections.sql.postgres_functions import define
 from agentlightning.store.collections.sql.postgres_pool import PoolOptions, PostgresPool
+from agentlightning.store.collections.sql.postgres_search import index_parts
 from agentlightning.store.collections.sql.postgres_session import PostgresSession
 from agentlightning.store.collections.sql.rows import SqlRows
 from agentlightning.store.collections.sql.session import SqlSession
@@ -200,6 +201,7 @@ class PostgresCollections(SqlRows):
         prepare(executor, self.where)
         tell_of_events(executor)
         define(executor)
+        index_parts(executor)
         ((schema,),) = executor.select(select(func.current_schema()))
         executor.commit()
         return schema

@@ -253,7 +253,8 @@ class SqlSession(SqlRows):
         if metadata is None:
             rows = self.executor.rows(self._front, (limit, offset))
         else:
-            test = Filter(schema.rollouts).sql({"metadata": {"has": metadata}})
+            # The queue is walked along; what has these pairs may be far more than what is queued.
+            test = Filter(schema.rollouts, {"metadata"}).sql({"metadata": {"has": metadata}})
             if test is None:
                 return await super().find_queued(limit, offset, metadata)
             query = _front(lock=False).with_only_columns(_q.ordinal, _q.value)

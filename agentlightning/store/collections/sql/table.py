@@ -22,6 +22,7 @@ from agentlightning.store.collections.sql import upkeep
 from agentlightning.store.collections.sql.condition import Filter, Order, sql_order
 from agentlightning.store.collections.sql.records import Records
 from agentlightning.store.collections.sql.statement import Executor
+from agentlightning.store.collections.sql.tags import count_tagged
 from agentlightning.store.collections.sql.totals import (
     Facets,
     Totals,
@@ -37,8 +38,12 @@ from agentlightning.types import FilterOptions, PaginatedResult, SortOptions
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
 
+_MANY_TAGGED: Final = 100_000
+"""So many rollouts are not looked up by their metadata one by one."""
 _COMMON: Final = 20_000
 """So many matches are found sooner by walking along the order than by sorting them."""
+_FEW: Final = 2000
+"""So many matches are looked up one by one."""
 
 
 class Runner(Protocol):
@@ -94,18 +99,46 @@ class SqlCollection(Collection[M]):
         limit: int,
         offset: int,
     ) -> PaginatedResult[M]:
+        if limit != -1:
+            options = self._narrowed(executor, options)
         facets = self._facets(executor, options) if limit != -1 else {}
-        where = Filter(self._table, _common_fields(options, facets)).sql(options)
+        tagged = self._tagged(executor, options) if limit != -1 else None
+        common = _common_fields(options, facets)
+        if tagged is not None and tagged > _MANY_TAGGED:
+            common.add("metadata")
+        where = Filter(self._table, common).sql(options)
         terms = sql_order(self._table, self._model, sort)
         if where is None or terms is None:
             records = self._scan(executor, options)
             return page(sort_records(records, self._model, sort), limit, offset)
         items = self._load(executor, self._rows(where, terms, limit, offset)) if limit else []
         whole = (limit == -1 and not offset) or (0 < len(items) < limit and not offset)
-        total = len(items) if whole else self._total(executor, options, where, facets)
+        if whole:
+            total = len(items)
+        elif tagged is not None and _is_one_tag(options):
+            total = tagged
+        else:
+            total = self._total(executor, options, where, facets)
         return PaginatedResult[Any].model_construct(
             items=items, limit=limit, offset=offset, total=total
         )
+
+    def _narrowed(self, executor: Executor, options: FilterOptions | None) -> FilterOptions | None:
+        """Return a filter with the keys themselves in place of a part of them, if they are few.
+
+        Perf: the index on the keys is a third of the table. Of many, a page is found soon anyway.
+        """
+        key = self._records.keys[0]
+        wanted = (options or {}).get(key)
+        if len(self._records.keys) > 1 or not wanted or set(wanted) != {"contains"}:
+            return options
+        test = Filter(self._table).sql({key: wanted})
+        if test is None:
+            return options
+        query = select(self._table.c[key]).where(test).limit(_FEW + 1)
+        found = [row[0] for row in executor.select(query)]
+        narrowed: Any = {**(options or {}), key: {"within": found}}
+        return narrowed if len(found) <= _FEW else options
 
     def _rows(
         self, where: ColumnElement[bool], terms: Sequence[Order], limit: int, offset: int
@@ -127,6 +160,15 @@ class SqlCollection(Collection[M]):
         if self._table.name != "rollouts":
             return {}
         return read_facets(read_totals(executor))
+
+    def _tagged(self, executor: Executor, options: FilterOptions | None) -> int | None:
+        """Return how many rollouts have the metadata that a filter asks for, at most."""
+        if self._table.name != "rollouts":
+            return None
+        for _, operator, operand in conditions(options) if options else ():
+            if operator == "has":
+                return count_tagged(executor, operand)
+        return None
 
     def _total(
         self,
@@ -264,6 +306,12 @@ class SqlCollection(Collection[M]):
             totals.flush(executor)
 
         await self._run(work, write=True)
+
+
+def _is_one_tag(options: FilterOptions | None) -> bool:
+    """Return whether a filter asks for one metadata pair and nothing else."""
+    own = conditions(options) if options else []
+    return len(own) == 1 and not (options or {}).get("_must") and len(own[0][2]) == 1
 
 
 def _exact_key(options: FilterOptions | None, keys: Sequence[str]) -> tuple[Any, ...] | None:

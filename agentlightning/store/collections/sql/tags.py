@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from agentlightning.store.collections.sql.schema import rollout_tags, rollouts
-from agentlightning.store.collections.sql.statement import Executor, Statement
+from agentlightning.store.collections.sql.statement import Executor, Statement, first
 from agentlightning.types import Rollout
 
 _LONGEST: Final = 200
@@ -24,6 +24,13 @@ _INSERT: Final = Statement(
     "key",
     "value",
     "rollout_id",
+)
+_COUNT: Final = Statement(
+    select(func.count())
+    .select_from(rollout_tags)
+    .where(_c.key == bindparam("key"), _c.value == bindparam("value")),
+    "key",
+    "value",
 )
 _DELETE: Final = Statement(
     delete(rollout_tags).where(
@@ -66,6 +73,12 @@ def wanted_tags(pairs: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     found = [(_key(key), tag_value(value)) for key, value in pairs.items()]
     known = [(key, value) for key, value in found if value is not None]
     return known if len(known) == len(found) else None
+
+
+def count_tagged(executor: Executor, pairs: Mapping[str, Any]) -> int | None:
+    """Return how many rollouts have the rarest of some metadata pairs; None where nobody knows."""
+    tags = wanted_tags(pairs)
+    return min(first(executor, _COUNT, tag) for tag in tags) if tags else None
 
 
 def add_tags(executor: Executor, new: Sequence[Rollout]) -> None:
