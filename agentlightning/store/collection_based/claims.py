@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from agentlightning._internal.aio import CommittedThenCancelledError
@@ -15,10 +16,11 @@ from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_
 from agentlightning.store.collection_based.replies import CLAIM, CLAIMS, ROLLOUTS
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.lifecycle import begin_attempt, is_ended, is_waiting, on_rollout_status
-from agentlightning.store.record import attempted, build, replace
+from agentlightning.store.record import attempted, build, detached, replace
 from agentlightning.types import (
     Attempt,
     AttemptedRollout,
+    AttemptStatus,
     EnqueueRolloutRequest,
     Rollout,
     RolloutConfig,
@@ -30,7 +32,38 @@ from agentlightning.types import (
 _PEEK: Final = 500
 """Ids taken from the queue at once by one claim."""
 
-_DEFAULT_CONFIG: Final = RolloutConfig().__dict__
+
+@lru_cache(maxsize=256)
+def _shared_config(
+    timeout_seconds: float | None,
+    unresponsive_seconds: float | None,
+    max_attempts: int,
+    retry_condition: tuple[AttemptStatus, ...],
+) -> RolloutConfig:
+    """Return the config that all rollouts with these terms share.
+
+    Perf: of what a rollout keeps in memory, a config of its own would be half of the objects.
+    """
+    return RolloutConfig(
+        timeout_seconds=timeout_seconds,
+        unresponsive_seconds=unresponsive_seconds,
+        max_attempts=max_attempts,
+        retry_condition=list(retry_condition),
+    )
+
+
+_DEFAULT_CONFIG: Final = _shared_config(None, None, 1, ())
+
+
+def _config(given: RolloutConfig | None) -> RolloutConfig:
+    if given is None:
+        return _DEFAULT_CONFIG
+    return _shared_config(
+        given.timeout_seconds,
+        given.unresponsive_seconds,
+        given.max_attempts,
+        tuple(given.retry_condition),
+    )
 
 
 def _new_rollout(
@@ -39,8 +72,6 @@ def _new_rollout(
     resources_id: str | None,
     now: float,
 ) -> Rollout:
-    given = request.config
-    config = _DEFAULT_CONFIG if given is None else given.__dict__
     # Perf: the request has been validated, and none of its values is of another kind here.
     return build(
         Rollout,
@@ -52,9 +83,7 @@ def _new_rollout(
             "mode": request.mode,
             "resources_id": request.resources_id or resources_id,
             "status": status,
-            "config": build(
-                RolloutConfig, {**config, "retry_condition": list(config["retry_condition"])}
-            ),
+            "config": _config(request.config),
             "metadata": dict(request.metadata or {}),
         },
     )
@@ -206,7 +235,7 @@ class ClaimMethods(StoreFrame):
                     known = _new_rollout(request, "queuing", latest, tx.now)
                     tx.add_rollout(known)
                     tx.changes.queued[known.rollout_id] = None
-                result.append(replace(known))
+                result.append(detached(known))
             return result
 
         return await self._once("enqueue", step, ROLLOUTS)

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar, cast
 from agentlightning.errors import NotFoundError
 from agentlightning.store.collection_based.transaction import Transaction
 from agentlightning.store.lifecycle import is_fenced
-from agentlightning.store.record import attempted, replace
+from agentlightning.store.record import attempted, detached
 from agentlightning.types import Attempt, AttemptedRollout, ResourcesUpdate, Rollout
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Answer(Generic[T]):
 
 
 async def _rollouts(tx: Transaction, refs: Refs) -> list[Rollout]:
-    return [replace(await tx.rollout(str(rollout_id))) for (rollout_id,) in refs]
+    return [detached(await tx.rollout(str(rollout_id))) for (rollout_id,) in refs]
 
 
 async def _rollout(tx: Transaction, refs: Refs) -> Rollout:

@@ -27,7 +27,7 @@ from agentlightning.store.lifecycle import (
     on_attempt_status,
     on_rollout_status,
 )
-from agentlightning.store.record import replace
+from agentlightning.store.record import detached, replace
 from agentlightning.types import (
     Attempt,
     AttemptStatus,
@@ -110,7 +110,7 @@ class SettlementMethods(SpanMethods):
                 await self._take_away(tx, after)
             if "config" in changes and (latest := await tx.latest_attempt(rollout_id)):
                 tx.note_deadline(after, latest)
-            return replace(after)
+            return detached(after)
 
         # Queueing again is all that a repeat could do to a worker who has claimed it since.
         again = status in {"queuing", "requeuing"}
@@ -222,4 +222,4 @@ class SettlementMethods(SpanMethods):
         changes = {"metadata": metadata}
         rollout_id = attempt.rollout_id
         await self._change_attempt(tx, rollout_id, attempt.attempt_id, status, changes)
-        return replace(await tx.rollout(rollout_id))
+        return detached(await tx.rollout(rollout_id))

@@ -18,25 +18,36 @@ from agentlightning.types import StoreEvent
 KEPT_EVENTS = 65_536
 """How many events the journal keeps; about 20 MB at most."""
 
-_FIELDS: Final = tuple(name for name in StoreEvent.model_fields if name not in {"seq", "data"})
+_FIELDS: Final = tuple(StoreEvent.model_fields)
 _values: Final = itemgetter(*_FIELDS)
+_FORMAT: Final = 2
+"""Of `marshal`: without back references, which cost more than they save in so little data."""
 _SCALARS: Final = frozenset[type]({str, int, float, bool, type(None)})
 
 
-def _rested(data: dict[str, Any]) -> bytes | dict[str, Any]:
-    """Return an event's data as bytes, unless that could change a value of the user's.
+_Packed = bytes | tuple[Any, ...]
 
-    Perf: nothing that the garbage collector has to look through is left of most events. Kept as
-    they were made, they were more than half of its work on a busy store.
+
+def _pack(event: dict[str, Any]) -> _Packed:
+    """Return an event's values as bytes, or as they are if that could change one of the user's.
+
+    Perf: bytes are nothing that the garbage collector looks through. Kept as they were made,
+    events were more than half of its work for a busy store.
     """
-    metadata = data.get("metadata")
-    # What is beside `metadata` comes from the store, and `marshal` keeps it as it is.
+    values = _values(event)
+    metadata = event["data"].get("metadata")
+    # All but `metadata` comes from the store itself, and `marshal` keeps it as it is.
     if metadata and not _SCALARS.issuperset(map(type, metadata.values())):
-        return data
+        return values
     try:
-        return marshal.dumps(data)
+        return marshal.dumps(values, _FORMAT)
     except ValueError:
-        return data
+        return values
+
+
+def _unpack(packed: _Packed) -> StoreEvent:
+    values = marshal.loads(packed) if isinstance(packed, bytes) else packed
+    return build(StoreEvent, dict(zip(_FIELDS, values, strict=True)))
 
 
 class MemoryJournal(EventJournal):
@@ -44,8 +55,7 @@ class MemoryJournal(EventJournal):
 
     def __init__(self, kept: int = KEPT_EVENTS) -> None:
         self._guard = threading.Lock()
-        # The values of an event's `_FIELDS`, and its data.
-        self._events: deque[tuple[Any, ...]] = deque(maxlen=kept)
+        self._events: deque[_Packed] = deque(maxlen=kept)
         self._last = 0
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
@@ -54,20 +64,19 @@ class MemoryJournal(EventJournal):
     def add(self, events: Sequence[StoreEvent]) -> None:
         """Number events and keep them, at once."""
         with self._guard:
-            first = self._last + 1
-            for seq, event in enumerate(events, first):
+            for event in events:
+                self._last += 1
                 # Perf: a model's own assignment takes ten times as long.
                 fields = vars(event)
-                fields["seq"] = seq
-                self._events.append((*_values(fields), _rested(fields["data"])))
-            self._last += len(events)
+                fields["seq"] = self._last
+                self._events.append(_pack(fields))
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
         with self._guard:
             found = self._read(after, limit)
-        return [_event(seq, values) for seq, values in enumerate(found, after + 1)]
+        return [_unpack(each) for each in found]
 
-    def _read(self, after: int, limit: int) -> list[tuple[Any, ...]]:
+    def _read(self, after: int, limit: int) -> list[_Packed]:
         oldest = self._last - len(self._events)
         if after < oldest:
             raise ConflictError(
@@ -83,13 +92,3 @@ class MemoryJournal(EventJournal):
 
     async def last_seq(self) -> int:
         return self._last
-
-
-def _event(seq: int, values: tuple[Any, ...]) -> StoreEvent:
-    data = values[-1]
-    fields = {
-        "seq": seq,
-        **dict(zip(_FIELDS, values, strict=False)),
-        "data": marshal.loads(data) if type(data) is bytes else data,
-    }
-    return build(StoreEvent, fields)
