@@ -12,7 +12,7 @@ from agentlightning._internal.aio import CommittedThenCancelledError
 from agentlightning._internal.clock import monotonic
 from agentlightning.errors import ConflictError, NotFoundError, StoreError, StoreUnavailableError
 from agentlightning.store.collections.changes import Changes
-from agentlightning.store.collections.sql import sequence, sqlite_log
+from agentlightning.store.collections.sql import sequence, sqlite_log, table
 from agentlightning.store.collections.sql.condition import sql_filter, sql_order
 from agentlightning.store.collections.sql.job import JobThread
 from agentlightning.store.collections.sql.schema import attempts
@@ -345,6 +345,25 @@ async def test_totals_are_gathered(store, monkeypatch):
     assert (await other.statistics())["rollouts_by_status"] == {"preparing": 10, "succeeded": 10}
     assert (await other.query_rollouts(status_in=["succeeded"], limit=1)).total == 10
     await other.close()
+
+
+async def test_parts_of_ids_are_found_whether_few_or_many(store, monkeypatch):
+    """A part of an id finds the same rollouts and total whether it is narrowed to ids or not."""
+    for number in range(12):
+        await store.enqueue_rollout(number, rollout_id=f"ro-{number:02d}", mode="val")
+    for few in (2000, 3, 0):
+        monkeypatch.setattr(table, "_FEW", few)
+        for part, logic, total in (
+            ("ro-1", "and", 2),
+            ("ro-1", "or", 12),
+            ("ro", "and", 12),
+            ("x", "and", 0),
+            ("x", "or", 12),
+        ):
+            found = await store.query_rollouts(
+                rollout_id_contains=part, mode_in=["val"], filter_logic=logic, limit=1
+            )
+            assert (found.total, len(found)) == (total, min(total, 1))
 
 
 async def test_totals_stay_exact(store):

@@ -113,8 +113,12 @@ class RecordCodec(Generic[M]):
 
     def changed(self, old: M, new: M) -> list[str]:
         """Return the columns in which two records differ."""
-        pairs = zip(self.columns, self.values(old.__dict__), self.values(new.__dict__), strict=True)
-        return [name for name, before, after in pairs if before != after]
+        before, after = old.__dict__, new.__dict__
+        return [
+            name
+            for name in self.columns
+            if (value := before[name]) is not after[name] and value != after[name]
+        ]
 
     def record(self, row: Row) -> M:
         """Return the record of a row: the columns in order, then the body."""

@@ -123,7 +123,7 @@ class Records(Generic[M]):
                 columns.append("body")
                 values.append(self.codec.body(new))
             if columns:
-                values.extend(self.key(new))
+                values += self.key(new)
                 by_columns.setdefault(tuple(columns), []).append(values)
             self._changed(executor, old, new, totals)
         for changed, rows in by_columns.items():

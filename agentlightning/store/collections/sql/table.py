@@ -129,15 +129,16 @@ class SqlCollection(Collection[M]):
         Perf: the index on the keys is a third of the table. Of many, a page is found soon anyway.
         """
         key = self._records.keys[0]
-        wanted = (options or {}).get(key)
-        if len(self._records.keys) > 1 or not wanted or set(wanted) != {"contains"}:
+        own = conditions(options) if options else []
+        asked = [operator for field, operator, _ in own if field == key]
+        if len(self._records.keys) > 1 or options is None or asked != ["contains"]:
             return options
-        test = Filter(self._table).sql({key: wanted})
+        test = Filter(self._table).sql({key: options[key]})
         if test is None:
             return options
         query = select(self._table.c[key]).where(test).limit(_FEW + 1)
         found = [row[0] for row in executor.select(query)]
-        narrowed: Any = {**(options or {}), key: {"within": found}}
+        narrowed: Any = {**options, key: {"within": found}}
         return narrowed if len(found) <= _FEW else options
 
     def _rows(
