@@ -1,6 +1,7 @@
 """A real PostgreSQL server in a folder of its own, which tests may kill and start again."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -30,10 +31,27 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class PostgresProcess:
-    """One server on a free port of this machine, for trusted local users."""
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    stats = (path for path in Path("/proc").glob("[0-9]*/stat"))
+    found: list[int] = []
+    for stat in stats:
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
 
-    def __init__(self) -> None:
+
+class PostgresProcess:
+    """One server on a free port of this machine, for trusted local users.
+
+    Args:
+        fsync: Commits wait for the disk, as they do unless somebody says otherwise.
+    """
+
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._fsync = "on" if fsync else "off"
         self.folder = tempfile.mkdtemp(prefix="agl-postgres-")
         self.data = f"{self.folder}/data"
         self.port = free_port()
@@ -56,7 +74,7 @@ class PostgresProcess:
             self._process = subprocess.Popen(
                 [binaries() / "postgres", "-D", self.data, "-p", str(self.port),
                  "-k", self.folder, "-h", "127.0.0.1", "-c", "max_connections=200",
-                 "-c", "shared_buffers=64MB", "-c", "fsync=off"],
+                 "-c", "shared_buffers=64MB", "-c", f"fsync={self._fsync}"],
                 user=self.user, cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
         probe = [binaries() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -67,11 +85,17 @@ class PostgresProcess:
         raise RuntimeError(f"PostgreSQL did not come up: {Path(self.folder, 'log').read_text()}")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server: SIGINT cuts all connections, SIGQUIT is a crash."""
+        """End the server: SIGINT cuts all connections, SIGQUIT is a crash, and SIGKILL one that
+        nobody notices at once: the processes that serve connections end when they look up.
+        """
         if self._process is not None:
+            children = children_of(self._process.pid)
             self._process.send_signal(how)
             self._process.wait(60)
             self._process = None
+            for child in children:
+                while Path(f"/proc/{child}").exists():
+                    time.sleep(0.01)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
