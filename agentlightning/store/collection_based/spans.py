@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentlightning.semconv import LightningSpanAttributes
@@ -48,11 +48,8 @@ class SpanMethods(StoreFrame):
         stored = await self._add([span])
         return stored[0] if stored else None
 
-    async def _add(self, spans: Sequence[Span]) -> list[Span]:
-        async def step(tx: Transaction) -> list[Span]:
-            return await self._store_spans(tx, spans)
-
-        return await self._write(step)
+    def _add(self, spans: Sequence[Span]) -> Awaitable[list[Span]]:
+        return self._write(lambda tx: self._store_spans(tx, spans))
 
     async def _store_spans(self, tx: Transaction, spans: Sequence[Span]) -> list[Span]:
         """Store the spans that are new, of any attempts, and return them as stored."""

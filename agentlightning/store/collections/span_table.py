@@ -55,14 +55,6 @@ class _RolloutSpans:
     def find(self, span: Span) -> PackedSpan | None:
         return self.by_attempt.get(span.attempt_id, {}).get(span.span_id)
 
-    def add(self, packed: PackedSpan, size: int) -> None:
-        self.rows.append(packed)
-        attempt = self.by_attempt.get(packed.attempt_id)
-        if attempt is None:
-            attempt = self.by_attempt[packed.attempt_id] = {}
-        attempt[packed.span_id] = packed
-        self.size += size
-
 
 class SpanTable(Collection[Span]):
     """Spans by rollout, attempt and span id; listings are grouped by rollout.
@@ -95,7 +87,12 @@ class SpanTable(Collection[Span]):
         rows = rollout.rows
         packed = PackedSpan(span, rollout.shared, rows[-1] if rows else None)
         size = packed.size if self._size_of is None else self._size_of(span)
-        rollout.add(packed, size)
+        rows.append(packed)
+        attempt = rollout.by_attempt.get(span.attempt_id)
+        if attempt is None:
+            attempt = rollout.by_attempt[span.attempt_id] = {}
+        attempt[packed.span_id] = packed
+        rollout.size += size
         self._count += 1
         self.total_bytes += size
 
@@ -103,7 +100,7 @@ class SpanTable(Collection[Span]):
         """Return which of an attempt's spans are here."""
         rollout = self._rollouts.get(rollout_id)
         kept = rollout.by_attempt.get(attempt_id) if rollout is not None else None
-        return {span_id for span_id in span_ids if span_id in kept} if kept else set()
+        return kept.keys() & span_ids if kept else set()
 
     def bytes_of(self, rollout_id: str) -> int:
         """Return what a rollout's spans take."""
