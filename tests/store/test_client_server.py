@@ -25,13 +25,6 @@ def host() -> Iterator[LightningStoreServer]:
     asyncio.run(server.stop())
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresProcess]:
-    process = PostgresProcess()
-    yield process
-    process.close()
-
-
 @asynccontextmanager
 async def served(
     host: LightningStoreServer, store: LightningStore

@@ -17,14 +17,10 @@ from agentlightning.store.mongo import MongoLightningStore
 from agentlightning.store.postgres import PostgresLightningStore
 from agentlightning.store.redis import RedisLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
-from tests.support.mongo_server import mongo_uri
-from tests.support.postgres import PostgresProcess
 from tests.support.redis_server import RedisProcess
 from tests.support.store_harness import NEVER, Opener, plain
 from tests.support.store_model import Record
 from tests.support.store_rules import WritingMachine, maybe, metadata, rollout_at
-
-__all__ = ["mongo_uri"]
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -194,13 +190,6 @@ def redis_server():
     process.close()
 
 
-@pytest.fixture(scope="module")
-def postgres():
-    process = PostgresProcess()
-    yield process
-    process.close()
-
-
 @contextmanager
 def in_memory():
     yield InMemoryLightningStore(scan_debounce_seconds=NEVER)
@@ -211,7 +200,7 @@ class TestStoreDoesWhatTheModelDoes:
 
     def test_memory(self):
         """The store in memory."""
-        check(in_memory, 120)
+        check(in_memory, 60)
 
     def test_sqlite(self, tmp_path):
         """The store in a file."""
@@ -222,7 +211,7 @@ class TestStoreDoesWhatTheModelDoes:
             path = tmp_path / f"{next(number)}.db"
             yield SQLiteLightningStore(path, scan_debounce_seconds=NEVER)
 
-        check(opener, 25)
+        check(opener, 12)
 
     def test_postgres(self, postgres):
         """The store in PostgreSQL."""
@@ -242,7 +231,7 @@ class TestStoreDoesWhatTheModelDoes:
             url = redis_server.url(uuid.uuid4().hex)
             yield RedisLightningStore(url, scan_debounce_seconds=NEVER)
 
-        check(opener, 15)
+        check(opener, 8)
 
     def test_mongo(self, mongo_uri):
         """The store in MongoDB, with and without transactions."""

@@ -5,6 +5,7 @@ import gc
 import pickle
 import subprocess
 import sys
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -25,10 +26,7 @@ from agentlightning.store.url import open_store
 from agentlightning.types import PromptTemplate
 from tests.conformance.store_conformance import StoreConformance
 from tests.conformance.store_spans import make_span
-from tests.support.mongo_server import mongo_server, mongo_uri
-
-__all__ = ["mongo_uri"]
-
+from tests.support.mongo_server import mongo_server
 
 # pymongo, closed while it looks for a server that is away, leaves its socket to the collector.
 server_away = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -376,16 +374,20 @@ async def test_closed_store_says_so(mongo_uri):
 @pytest.mark.parametrize(
     ("url", "uri", "database", "partition"),
     [
-        ("mongodb://h", "mongodb://h/", "agentlightning", "default"),
-        ("mongodb://h/d?partition=p&w=1", "mongodb://h/?w=1", "d", "p"),
-        ("mongodb://u:p@h,i/d", "mongodb://u:p@h,i/?authSource=d", "d", "default"),
-        ("mongodb+srv://h/d?authSource=a", "mongodb+srv://h/?authSource=a", "d", "default"),
+        ("mongodb://h?", "mongodb://h/?", "agentlightning", "default"),
+        ("mongodb://h/d?partition=p&w=1&", "mongodb://h/?w=1&", "d", "p"),
+        ("mongodb://u:p@h,i/d?", "mongodb://u:p@h,i/?authSource=d&", "d", "default"),
+        ("mongodb+srv://h/d?authSource=a&", "mongodb+srv://h/?authSource=a&", "d", "default"),
     ],
 )
-def test_urls(url, uri, database, partition, monkeypatch):
+def test_urls(url, uri, database, partition):
     """A URL names database and partition, and keeps what is pymongo's."""
-    store = MongoLightningStore.from_url(url)
-    assert store.collections._connection._uri == uri
+    # So that closing does not wait for the search for lost attempts, which nobody answers.
+    soon = "serverSelectionTimeoutMS=1"
+    store = MongoLightningStore.from_url(url + soon)
+    parts = [urlsplit(one) for one in (store.collections._connection._uri, uri + soon)]
+    assert parts[0]._replace(query="") == parts[1]._replace(query="")
+    assert parse_qs(parts[0].query) == parse_qs(parts[1].query)
     assert (store.database_name, store.partition_id) == (database, partition)
     asyncio.run(store.close())
 

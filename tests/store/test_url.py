@@ -21,7 +21,7 @@ def test_known_schemes(tmp_path):
     assert isinstance(store, SQLiteLightningStore)
     asyncio.run(store.close())
     assert (tmp_path / "a.db").exists()
-    store = open_store("mongodb://host/db?partition=p")
+    store = open_store("mongodb://host/db?partition=p&serverSelectionTimeoutMS=1")
     assert isinstance(store, MongoLightningStore)
     assert (store.database_name, store.partition_id) == ("db", "p")
     asyncio.run(store.close())

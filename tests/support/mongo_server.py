@@ -4,17 +4,13 @@ As a "replica set" it has transactions and change streams; as a "single server" 
 as MongoDB does.
 """
 
-import gc
 import re
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 MODES = ("replica set", "single server")
 
@@ -50,15 +46,3 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
             return f"mongodb://{found[1]}/"
         time.sleep(0.01)
     raise RuntimeError(f"SecantusDB did not start: {log.read_text()}")
-
-
-@pytest.fixture(scope="module", params=MODES)
-def mongo_uri(request, tmp_path_factory):
-    """Give the address of a server in each mode, one for all tests of a module."""
-    with mongo_server(tmp_path_factory.mktemp("mongo"), request.param) as uri:
-        yield uri
-    # pymongo leaves the socket of a connection open that was cancelled while it was being made;
-    # found here, it does not fail some later test.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()

@@ -27,9 +27,7 @@ from agentlightning.store.collections.mongo.layout import ATTEMPTS, EVENTS, PART
 from agentlightning.store.mongo import MongoLightningStore
 from agentlightning.types import Attempt, Rollout, StoreEvent
 from tests.store.collections.model import FILTERS, SORTS, CollectionConformance, attempt
-from tests.support.mongo_server import mongo_server, mongo_uri
-
-__all__ = ["mongo_uri"]
+from tests.support.mongo_server import mongo_server
 
 
 @pytest_asyncio.fixture
