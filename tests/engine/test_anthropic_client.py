@@ -16,7 +16,7 @@ from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.server import Gateway
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types.call import CallRecord
-from tests.engine.test_chat import Scripted
+from tests.support.scripted_model import teach
 
 TOOL: Any = {"name": "red", "description": "Reds.", "input_schema": {"type": "object"}}
 CALL = '<tool_call>\n{"name": "red", "arguments": {"x":  "é"}}\n</tool_call>'
@@ -91,7 +91,7 @@ async def test_tool_conversation_is_one_sequence(
     tiny: LoadedModel, make_engine: Callable[..., Engine], stream: bool
 ) -> None:
     """A tool's result goes back behind the very tokens that were sampled to call it."""
-    engine = make_engine(Scripted.teach(tiny, f"Hm.{CALL}"))
+    engine = make_engine(teach(tiny, f"Hm.{CALL}"))
     messages: list[Any] = list(ASK["messages"])
     async with served(engine) as run:
         for _ in range(2):
@@ -123,7 +123,7 @@ async def test_stop_sequences(
     tiny: LoadedModel, make_engine: Callable[..., Engine], stream: bool
 ) -> None:
     """The sequence that ended an answer is named, and none where the model came to its end."""
-    engine = make_engine(Scripted.teach(tiny, "one END two"))
+    engine = make_engine(teach(tiny, "one END two"))
     async with served(engine) as run:
         options = {**ASK, "stop_sequences": ["STOP", "END"]}
         if stream:

@@ -13,6 +13,7 @@ from agentlightning.engine.chat import ChatService
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.loading import LoadedModel
 from agentlightning.errors import ContextLengthError, EngineError, RequestError
+from tests.support.scripted_model import teach
 
 USER = [{"role": "user", "content": "héllo"}]
 BASE = {"messages": USER, "max_tokens": 24, "seed": 1, "return_token_ids": True, "logprobs": True}
@@ -169,38 +170,6 @@ async def test_a_stop_string_ends_the_completion_early(chat: ChatService) -> Non
     assert len(ids) < 24
 
 
-class Scripted:
-    """A model that always says one thing: puts its next scripted token's logit on top."""
-
-    @staticmethod
-    def teach(loaded: LoadedModel, text: str) -> Any:
-        """Return a copy of the model whose greedy completion of any prompt is `text`.
-
-        The output head is replaced: it counts the tokens it made, one row at a time.
-        """
-        import copy
-
-        import torch
-
-        ids = [*loaded.tokenizer(text)["input_ids"], loaded.tokenizer.eos_token_id]
-        model = copy.deepcopy(loaded.model)
-        vocabulary = model.config.vocab_size
-
-        class Head(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.at = 0
-
-            def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-                logits = torch.full((*hidden.shape[:-1], vocabulary), -20.0)
-                logits[..., ids[self.at % len(ids)]] = 20.0
-                self.at += 1
-                return logits
-
-        model.lm_head = Head()
-        return model
-
-
 TOOLS = [{"type": "function", "function": {"name": "red", "parameters": {"type": "object"}}}]
 CALL = '<tool_call>\n{"name": "red", "arguments": {"x":  1}}\n</tool_call>'
 
@@ -210,7 +179,7 @@ async def test_tool_calls_are_parsed(
     tiny: LoadedModel, make_engine: Callable[..., Engine], stream: bool
 ) -> None:
     """A call in the template's format becomes `tool_calls`, the text before it stays content."""
-    chat = ChatService(make_engine(Scripted.teach(tiny, f"Hm.{CALL}")), model="m")
+    chat = ChatService(make_engine(teach(tiny, f"Hm.{CALL}")), model="m")
     body = {**BASE, "tools": TOOLS, "max_tokens": 80}
     if stream:
         chunks = await collect(chat, body)
@@ -231,7 +200,7 @@ async def test_without_tools_the_call_stays_text(
     tiny: LoadedModel, make_engine: Callable[..., Engine], extra: dict[str, Any]
 ) -> None:
     """With tool_choice none, or without tools, what looks like a call is content."""
-    chat = ChatService(make_engine(Scripted.teach(tiny, CALL)), model="m")
+    chat = ChatService(make_engine(teach(tiny, CALL)), model="m")
     choice = whole(await chat.complete({**BASE, **extra, "max_tokens": 80}))
     assert (choice["content"], choice["calls"]) == (CALL, [])
     assert choice["finish_reason"] == "stop"
