@@ -28,6 +28,9 @@ _BY_CODE = {
     "stopping": "overloaded_error",
     "unavailable": "overloaded_error",
 }
+_DETAILED = frozenset({"thread_unsupported_request"})
+"""Codes that Anthropic's clients look for in the details, to ask in another way."""
+
 _TYPES = frozenset(_BY_STATUS.values()) | {"api_error"}
 
 
@@ -40,7 +43,8 @@ def error_body(message: str, *, error_type: str, code: str) -> bytes:
         code: OpenAI's code, which is narrower than its type; empty if there is none.
     """
     known = error_type if error_type in _TYPES else "api_error"
-    error = {"type": _BY_CODE.get(code, known), "message": message}
+    details = {"details": {"error_code": code}} if code in _DETAILED else {}
+    error = {"type": _BY_CODE.get(code, known), "message": message, **details}
     return write_json({"type": "error", "error": error})
 
 

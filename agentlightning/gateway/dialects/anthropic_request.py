@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from agentlightning.errors import RequestError
 from agentlightning.gateway.dialects.anthropic_blocks import (
     check_members,
     refuse,
@@ -73,6 +74,13 @@ def to_chat_request(request: Members, *, trained: bool) -> Members:
     Raises:
         RequestError: It asks for something that chat completions cannot do.
     """
+    if request.get("thread") is not None:
+        # The code lets Anthropic's clients send the whole conversation instead.
+        raise RequestError(
+            "thread: conversations are not kept here. Send all messages.",
+            error_code="thread_unsupported_request",
+            param="thread",
+        )
     chat: Members = {key: value for key, value in request.items() if key in _SAME}
     chat["messages"] = to_chat_messages(request.get("system"), request.get("messages"))
     if request.get("stream"):

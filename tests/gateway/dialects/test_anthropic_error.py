@@ -29,6 +29,12 @@ def test_types(error_type: str, code: str, told: str) -> None:
     assert event == b"event: error\ndata: " + body + b"\n\n"
 
 
+def test_details() -> None:
+    """Where clients know another way to ask, they are told by the code that they look for."""
+    body = error_body("why", error_type="invalid_request_error", code="thread_unsupported_request")
+    assert json.loads(body)["error"]["details"] == {"error_code": "thread_unsupported_request"}
+
+
 @pytest.mark.parametrize(
     ("status", "told"),
     [(429, "rate_limit_error"), (529, "overloaded_error"), (418, "invalid_request_error")],

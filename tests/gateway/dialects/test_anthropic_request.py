@@ -96,6 +96,7 @@ def test_thinking(thinking: dict[str, Any], thinks: bool) -> None:
     [
         ({"flavour": "sweet"}, "flavour"),
         ({"n": 2}, "n"),
+        ({"thread": {"type": "create"}}, "thread"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{"name": "x"}]}, "mcp_servers"),
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_"),

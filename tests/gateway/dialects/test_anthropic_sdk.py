@@ -1,0 +1,91 @@
+"""What Anthropic's client builds on messages: its tool loop, parsed answers, other servers."""
+
+from typing import Any
+
+import pytest
+from anthropic import AsyncAnthropic, beta_async_tool
+from pydantic import BaseModel
+
+from agentlightning.gateway.upstream import UpstreamCapabilities
+from tests.gateway.running import Running, running
+from tests.support.model_server import Answer, ModelServer
+
+ASK: dict[str, Any] = {
+    "model": "m",
+    "max_tokens": 99,
+    "messages": [{"role": "user", "content": "hi"}],
+}
+
+
+def client_of(run: Running) -> AsyncAnthropic:
+    return AsyncAnthropic(base_url=run.attempt_url, api_key="key", max_retries=0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tool_runner(server: ModelServer, stream: bool) -> None:
+    """The client's own loop over tools runs to its end, calls with broken arguments included."""
+    asked: list[str] = []
+
+    @beta_async_tool
+    async def search(q: str) -> str:
+        """Find things.
+
+        Args:
+            q: What.
+        """
+        asked.append(q)
+        return f"found {q}"
+
+    def script(request: dict[str, Any]) -> Answer:
+        if request["messages"][-1]["role"] == "tool":
+            return Answer(text="done")
+        return Answer(text="", tools=[("search", '{"q": "é"}'), ("search", '{"q": ')])
+
+    server.script = script
+    async with running(server) as run, client_of(run) as client:
+        runner = client.beta.messages.tool_runner(**ASK, tools=[search], stream=stream)
+        final = await runner.until_done()
+        records = await run.records()
+    assert asked == ["é"]
+    assert final.content[0].to_dict()["text"] == "done"
+    call, found, broken = server.calls[-1].request["messages"][1:]
+    written = [it["function"]["arguments"] for it in call["tool_calls"]]
+    assert written == ['{"q": "é"}', '{"q": ']
+    assert found["content"] == "found é"
+    assert broken["content"].startswith("Error: ")
+    # The first asks for a conversation that the server keeps, which the client can do without.
+    assert [record.outcome for record in records] == ["error", "ok", "ok"]
+
+
+async def test_parsed_answers(server: ModelServer) -> None:
+    """A schema for the answer reaches the server, and the client parses what it says."""
+
+    class City(BaseModel):
+        name: str
+        people: int
+
+    server.script = Answer(text='{"name": "Köln", "people": 1}')
+    async with running(server) as run, client_of(run) as client:
+        message = await client.messages.parse(**ASK, output_format=City)
+    assert message.parsed_output == City(name="Köln", people=1)
+    wanted = server.calls[0].request["response_format"]
+    assert wanted["json_schema"]["schema"]["properties"]["people"]["type"] == "integer"
+
+
+async def test_servers_without_ids_in_streams(server: ModelServer) -> None:
+    """A server that tells ids outside of streams only is asked so; the client gets its stream."""
+    capabilities = UpstreamCapabilities(token_ids=True, logprobs=True, token_ids_in_streams=False)
+    tools = [("search", '{"q":  1}'), ("search", "{}")]
+    server.script = Answer(text="a\nb", reasoning="Hm", tools=tools, cached_tokens=2)
+    async with running(server, capabilities=capabilities) as run, client_of(run) as client:
+        async with client.messages.stream(**ASK) as stream:
+            message = await stream.get_final_message()
+        record = await run.record()
+    (call,) = server.calls
+    assert not call.request["stream"]
+    assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+    assert message.stop_reason == "tool_use"
+    assert message.usage.cache_read_input_tokens == 2
+    assert message.usage.output_tokens == len(call.token_ids[0])
+    assert record.choices[0].token_ids == call.token_ids[0]
+    assert record.stream
