@@ -30,9 +30,10 @@ from agentlightning.adapter.token_row import (
 from agentlightning.errors import TrainingError
 from agentlightning.types.call import CallChoice, CallRecord
 
-__all__ = ["TreeOptions", "build_token_rows"]
+__all__ = ["Decode", "TreeOptions", "build_token_rows"]
 
 Decode = Callable[[Sequence[int]], str]
+"""Ids to text, special tokens kept."""
 
 _MOST_DEPARTURES = 20
 """Departures of one attempt that a report describes; all are counted."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agentlightning.adapter.token_row import TokenRow, TreeReport
-from agentlightning.adapter.token_tree import TreeOptions, build_token_rows
+from agentlightning.adapter.token_row import ForkCause, TreeReport
+from agentlightning.adapter.token_tree import Decode, TreeOptions, build_token_rows
 from agentlightning.algorithm.policy.diagnosis import mixed_share
 from agentlightning.learning.advantages import AdvantageOptions
 from agentlightning.learning.batch import BatchReport, BatchSpec, ScoredRollout, build_batch
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["batch_from_outcomes", "loss_spec"]
 
 
+# Compat 0.3.0: the names under which it tells why turns did not merge.
+_MISMATCHES = {
+    "template": (ForkCause.TEMPLATE, ForkCause.TOOL_JSON, ForkCause.WHITESPACE),
+    "retoken": (ForkCause.RETOKEN,),
+    "others": (ForkCause.TRUNCATED, ForkCause.EDITED, ForkCause.DRIFT, ForkCause.TOOLS),
+}
+
+
 def loss_spec(config: GRPOConfig) -> LossSpec:
     """Return the loss that a configuration asks for, anchored on the sampling policy."""
     return LossSpec(
@@ -35,7 +43,11 @@ def loss_spec(config: GRPOConfig) -> LossSpec:
 
 
 def batch_from_outcomes(
-    outcomes: Sequence[RolloutOutcome], config: GRPOConfig, *, seed: str
+    outcomes: Sequence[RolloutOutcome],
+    config: GRPOConfig,
+    *,
+    seed: str,
+    decode: Decode | None = None,
 ) -> tuple[RowBatch, dict[str, float]]:
     """Build the rows of one step.
 
@@ -43,14 +55,16 @@ def batch_from_outcomes(
         outcomes: All rollouts of the step, failed ones included.
         config: Decides advantages, weights and limits.
         seed: Makes the shuffle of the negative control repeatable.
+        decode: Ids to text, special tokens kept; tells apart why histories forked.
 
     Returns:
         The batch, possibly empty when no group carries a signal, and the step's data metrics.
     """
+    options = TreeOptions(roles=config.roles)
     rollouts: list[ScoredRollout] = []
     trees: list[TreeReport] = []
     for outcome in outcomes:
-        rows, tree = _rows(outcome)
+        rows, tree = build_token_rows(outcome.calls, options, decode=decode)
         trees.append(tree)
         rollouts.append(
             ScoredRollout(
@@ -70,10 +84,6 @@ def batch_from_outcomes(
     if config.shuffle_advantages:
         batch = _with_shuffled_advantages(batch, random.Random(seed))
     return batch, _metrics(outcomes, TreeReport.total(trees), report)
-
-
-def _rows(outcome: RolloutOutcome) -> tuple[list[TokenRow], TreeReport]:
-    return build_token_rows(outcome.calls, TreeOptions())
 
 
 def _with_shuffled_advantages(batch: RowBatch, rng: random.Random) -> RowBatch:
@@ -116,4 +126,8 @@ def _metrics(
     }
     for cause, count in tree.forks.items():
         metrics[f"training/forks_{cause.value}"] = count
+    for name, causes in _MISMATCHES.items():
+        count = sum(tree.forks[cause] for cause in causes)
+        metrics[f"training/{name}_mismatch_triplets"] = count
+        metrics[f"training/{name}_mismatch_ratio"] = count / max(1, tree.calls)
     return {name: float(value) for name, value in metrics.items()}

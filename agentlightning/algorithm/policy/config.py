@@ -5,6 +5,7 @@ The defaults are those of `docs/algorithms/grpo.md`, which says where each comes
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from agentlightning.learning.weights import Aggregate
 
 __all__ = ["GRPOConfig"]
+
+HistoryMode = Literal["exact", "template"]
 
 _MAY_DIFFER_ON_RESUME = frozenset({"steps", "epochs", "run_dir", "eval_every", "keep"})
 
@@ -40,6 +43,13 @@ class GRPOConfig:
     """Sampling temperature of training rollouts; forced upon the agent's calls."""
     max_tokens: int = 256
     """Longest answer of one call, where the agent does not say."""
+    history: HistoryMode = "exact"
+    """How prompts with earlier answers are made: `exact` repeats the tokens that were sampled, so
+    that a conversation is one training row; `template` lets the chat template write them anew, as
+    a server without memory does, and each turn that it changes is a row of its own."""
+    roles: str | None = None
+    """Regular expression searched in the role of a call (header `x-agl-role`), or in the model name
+    of a call without one: only calls that match are trained. None trains all."""
     rollout_timeout_seconds: float = 600.0
     """Longest life of one rollout."""
     max_attempts: int = 2
@@ -94,6 +104,12 @@ class GRPOConfig:
             self.lora_rank is None or self.lora_rank >= 1, "lora_rank", "must be at least 1 or None"
         )
         self._require(0 <= self.max_empty_share <= 1, "max_empty_share", "must lie in 0..1")
+        modes = get_args(HistoryMode)
+        self._require(self.history in modes, "history", f"is not one of {', '.join(modes)}")
+        try:
+            re.compile(self.roles or "")
+        except re.error as error:
+            self._require(False, "roles", f"is not a regular expression: {error}")
 
     def _require(self, condition: bool, name: str, message: str) -> None:
         if not condition:

@@ -134,8 +134,12 @@ class PolicyLoop:
         sampled = monotonic()
         check_batch(outcomes, max_empty_share=self._config.max_empty_share)
         batch, metrics = batch_from_outcomes(
-            outcomes, self._config, seed=f"{self._config.seed}/{step}"
+            outcomes,
+            self._config,
+            seed=f"{self._config.seed}/{step}",
+            decode=self._policy.decode,
         )
+        metrics |= self._policy.history_metrics()
         if batch.n_trained:
             self._progress.phase("training")
             metrics |= await self._policy.train(batch, loss_spec(self._config))

@@ -7,7 +7,7 @@ stands still while the backend changes it, and learns the new version afterwards
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,8 +51,11 @@ class Policy:
         self._store = store
         self._backend: TorchTrainBackend | None = None
         self._engine: Engine | None = None
+        self._upstream: EngineUpstream | None = None
         self._gateway: Gateway | None = None
         self._route: ModelRoute | None = None
+        self._told: Mapping[str, float] = {}
+        """Counts that `history_metrics` told last."""
 
     @property
     def alias(self) -> str:
@@ -72,6 +75,30 @@ class Policy:
             EngineError: The gateway is not open.
         """
         return _ready(self._gateway).endpoint
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return token ids as text, special tokens included.
+
+        Raises:
+            EngineError: The model is not loaded.
+        """
+        return _ready(self._engine).tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def history_metrics(self) -> dict[str, float]:
+        """Return how prompts were made since the last call, under the names of metrics.
+
+        Raises:
+            EngineError: The model is not loaded.
+        """
+        stats = _ready(self._upstream).history_stats()
+        totals: dict[str, float] = {
+            "kept_tokens": stats.kept_tokens,
+            "evicted": stats.evicted,
+            **{f"prompts_{kind}": count for kind, count in stats.prompts.items()},
+            **{f"lost_{cause.value}": count for cause, count in stats.causes.items()},
+        }
+        before, self._told = self._told, totals
+        return {f"history/{name}": n - before.get(name, 0) for name, n in totals.items()}
 
     async def load(self, checkpoint: Path | None, *, version: int = 0) -> None:
         """Load the model, and what a checkpoint adds to it.
@@ -108,9 +135,8 @@ class Policy:
         if checkpoint is not None:
             self._backend.restore(checkpoint)
         self._engine = Engine(loaded.model, loaded.tokenizer, config=EngineConfig(seed=config.seed))
-        self._route = ModelRoute(
-            upstream=EngineUpstream(self._engine, model=self.alias), model=self.alias
-        )
+        self._upstream = EngineUpstream(self._engine, model=self.alias, history=config.history)
+        self._route = ModelRoute(upstream=self._upstream, model=self.alias)
 
     def set_sampling(self, *, forced: Mapping[str, Any], max_tokens: int) -> None:
         """Decide how the model is sampled from the next call on.

@@ -1,5 +1,7 @@
 """From outcomes to rows: who is in a group, and what the negative control does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -128,3 +130,33 @@ def test_the_loss_is_the_configured_one():
     config = GRPOConfig(model="m", loss="ppo_clip", clip_low=0.1, clip_high=0.3, dual_clip=2.0)
     spec = loss_spec(config)
     assert (spec.name, spec.clip_low, spec.clip_high, spec.dual_clip) == ("ppo_clip", 0.1, 0.3, 2.0)
+
+
+def test_only_the_selected_roles_are_trained():
+    """Calls of other roles stay context or fall away; what is trained is the selected agent's."""
+    outcomes = [outcome("a", 1.0, calls=2), outcome("b", 0.0, calls=2)]
+    for each in outcomes:
+        each.calls[0].role = "planner"
+    config = GRPOConfig(model="m", roles="^planner$")
+    batch, metrics = batch_from_outcomes(outcomes, config, seed="s")
+    assert batch.n_trained == 4
+    assert metrics["training/n_sampled_tokens"] == 8
+
+
+def test_drifted_histories_are_counted_under_the_names_of_0_3_0():
+    """A word in other tokens is a retoken mismatch, once the tokens can be read."""
+    one = make_call("x", prompt_token_ids=[1, 2])
+    one.choices[0].token_ids = [3, 4]
+    two = make_call("y", start=2, end=3, prompt_token_ids=[1, 2, 5, 6])
+    told = outcome("a", 1.0, calls=0)
+    outcomes = [replace(told, calls=(one, two)), outcome("b", 0.0)]
+
+    def decode(ids):
+        return "".join({3: "hav", 4: "ing", 5: "having"}.get(i, "?") for i in ids)
+
+    _, metrics = batch_from_outcomes(outcomes, CONFIG, seed="s", decode=decode)
+    assert metrics["training/forks_retoken"] == 1
+    assert metrics["training/retoken_mismatch_triplets"] == 1
+    assert metrics["training/retoken_mismatch_ratio"] == pytest.approx(1 / 3)
+    assert metrics["training/template_mismatch_triplets"] == 0
+    assert metrics["training/drift_tokens"] == 2

@@ -80,6 +80,15 @@ def test_only_the_length_of_a_run_and_its_upkeep_may_differ():
     assert other.difference(stored) == {"learning_rate": (2e-5, 1.0), "group_size": (8, 4)}
 
 
+def test_history_and_roles_are_checked_when_given():
+    """A word that names no mode, and what is no regular expression, are refused by name."""
+    with pytest.raises(ConfigurationError, match="history='sometimes' is not one of exact"):
+        GRPOConfig(model="m", history="sometimes")
+    with pytest.raises(ConfigurationError, match="roles='\\(' is not a regular expression"):
+        GRPOConfig(model="m", roles="(")
+    assert GRPOConfig(model="m").history == "exact"
+
+
 def test_a_configuration_is_frozen():
     """Nobody changes a run's settings under way."""
     with pytest.raises(dataclasses.FrozenInstanceError):

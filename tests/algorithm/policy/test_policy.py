@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -44,9 +45,8 @@ async def ask(policy, base_url=None, topic="who", **options):
     async with AsyncOpenAI(
         base_url=base_url or policy.endpoint, api_key="-", max_retries=0
     ) as client:
-        reply = await client.chat.completions.create(
-            model=policy.alias, messages=[{"role": "user", "content": topic}], **options
-        )
+        asked = {"messages": [{"role": "user", "content": topic}], **options}
+        reply = await client.chat.completions.create(model=policy.alias, **asked)
     return reply.choices[0].message.content
 
 
@@ -120,6 +120,30 @@ async def test_a_training_step_changes_what_is_sampled(config, store, tmp_path):
         assert [span.version for span in call.versions] == [1]
         assert call.token_ids == after.token_ids
         np.testing.assert_allclose(call.logprobs, after.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("history", "kind"), [("exact", "spliced"), ("template", "first")])
+async def test_a_second_turn_goes_on_from_the_first_as_configured(config, store, history, kind):
+    """The configured history reaches the engine, and its metrics tell what happened since."""
+    config = replace(config, history=history, max_tokens=6)
+    async with opened(config, store) as policy:
+        rollout = await store.start_rollout("who")
+        ids = (rollout.rollout_id, rollout.attempt.attempt_id)
+        base_url = policy.resources()["main_llm"].get_base_url(*ids)
+        said = await ask(policy, base_url)
+        assert policy.history_metrics()["history/prompts_first"] == 1
+        turns = [("user", "who"), ("assistant", said), ("user", "and")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        await ask(policy, base_url, messages=messages)
+        told = policy.history_metrics()
+        assert told[f"history/prompts_{kind}"] == 1
+        first, second = find_calls(await store.query_spans(rollout.rollout_id))
+        exact = [*first.prompt_token_ids, *first.choices[0].token_ids]
+        assert told["history/kept_tokens"] == (len(exact) if history == "exact" else 0)
+        if history == "exact":
+            assert second.prompt_token_ids[: len(exact)] == exact
+        assert policy.decode(first.prompt_token_ids).startswith("<|im_start|>user\nwho")
+        assert set(policy.history_metrics().values()) == {0}
 
 
 async def sampled(policy, store, **options):
