@@ -5,6 +5,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import uuid
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -44,6 +45,12 @@ def own_uri(request, tmp_path):
     """Give the address of a server that the test has for itself."""
     with mongo_server(tmp_path, request.param) as uri:
         yield uri
+
+
+@pytest.fixture
+def partition():
+    """Give the name of a partition that several stores of a test share."""
+    return uuid.uuid4().hex
 
 
 class TestMongoConformance(StoreConformance):
@@ -104,7 +111,7 @@ import asyncio, sys
 from agentlightning.store.mongo import MongoLightningStore
 
 async def main():
-    store = MongoLightningStore(mongo_uri=sys.argv[1], partition_id="p")
+    store = MongoLightningStore(mongo_uri=sys.argv[1], partition_id=sys.argv[3])
     await store.statistics()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -129,11 +136,11 @@ def start(code, *arguments):
     )
 
 
-async def test_two_processes_claim_without_doubling(own_uri):
+async def test_two_processes_claim_without_doubling(mongo_uri, partition):
     """Two processes that claim from one partition at once get each rollout once, and all of them."""
-    store = MongoLightningStore(mongo_uri=own_uri, partition_id="p")
+    store = MongoLightningStore(mongo_uri=mongo_uri, partition_id=partition)
     ids = [(await store.enqueue_rollout(n)).rollout_id for n in range(30)]
-    processes = [start(CLAIMER, own_uri, name) for name in "ab"]
+    processes = [start(CLAIMER, mongo_uri, name, partition) for name in "ab"]
     for process in processes:
         assert (await asyncio.to_thread(process.stdout.readline)).strip() == "ready"
     for process in processes:
@@ -150,9 +157,11 @@ async def test_two_processes_claim_without_doubling(own_uri):
     await store.close()
 
 
-async def test_two_stores_number_the_spans_of_one_rollout(own_uri):
+async def test_two_stores_number_the_spans_of_one_rollout(mongo_uri, partition):
     """Spans that two stores add to one rollout at once get distinct sequence ids."""
-    one, other = (MongoLightningStore(mongo_uri=own_uri, partition_id="p") for _ in range(2))
+    one, other = (
+        MongoLightningStore(mongo_uri=mongo_uri, partition_id=partition) for _ in range(2)
+    )
     started = await one.start_rollout(1)
     await asyncio.gather(
         *(store.add_span(make_span(started)) for store in (one, other) for _ in range(15))
@@ -163,11 +172,13 @@ async def test_two_stores_number_the_spans_of_one_rollout(own_uri):
     await other.close()
 
 
-async def test_waiting_calls_are_woken_by_other_stores(own_uri, monkeypatch):
+async def test_waiting_calls_are_woken_by_other_stores(mongo_uri, partition, monkeypatch):
     """Who waits for work, for an end or for an event learns of it from another store at once."""
     for module in (events, frame):
         monkeypatch.setattr(module, "RECHECK_SECONDS", 1000.0)
-    one, other = (MongoLightningStore(mongo_uri=own_uri, partition_id="p") for _ in range(2))
+    one, other = (
+        MongoLightningStore(mongo_uri=mongo_uri, partition_id=partition) for _ in range(2)
+    )
     async with asyncio.timeout(60):
         work = asyncio.create_task(one.dequeue_rollout(wait_seconds=1000))
         journal = one.subscribe(since=0)
@@ -266,10 +277,10 @@ async def test_server_that_comes_back_is_used_again(tmp_path):
             mongo_uri=uri, partition_id="p", mongo_client_kwargs={"serverSelectionTimeoutMS": 1500}
         )
         await store.enqueue_rollout(1)
-    for call in (store.enqueue_rollout(2), store.query_rollouts()):
-        with pytest.raises(StoreUnavailableError) as caught:
-            await call
-        assert caught.value.retryable
+    calls = (store.enqueue_rollout(2), store.query_rollouts())
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, StoreUnavailableError)
+        assert error.retryable
     port = int(uri.rsplit(":", 1)[1].rstrip("/"))
     with mongo_server(tmp_path, "replica set", port=port):
         await store.enqueue_rollout(3)
