@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentlightning._internal.serving_protocol import gathering_protocol
 from agentlightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "bind_socket",
     "format_address",
     "is_loopback",
+    "loop_factory",
     "make_server",
     "outbound_address",
 ]
@@ -50,6 +52,14 @@ class ServeOptions:
     """Seconds that an idle connection is kept."""
     graceful_seconds: int = 5
     """How long running requests may take once the server is asked to stop."""
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loops of servers: uvloop where it is installed."""
+    from uvicorn import Config
+
+    # Without `log_config=None` uvicorn would set up logging, which is the program's.
+    return Config(app="", loop="auto", log_config=None).get_loop_factory()
 
 
 def is_loopback(host: str) -> bool:
@@ -147,8 +157,10 @@ def make_server(
         log_config=None,
         log_level=options.log_level,
         access_log=options.access_log,
+        http=gathering_protocol(),
         # Who called is not used, and finding it out behind proxies takes time.
         proxy_headers=False,
+        server_header=False,
         timeout_keep_alive=options.timeout_keep_alive,
         timeout_graceful_shutdown=options.graceful_seconds,
     )
@@ -233,8 +245,7 @@ class ServerThread:
 
     def _run(self) -> None:
         try:
-            factory = self._server.config.get_loop_factory()
-            with asyncio.Runner(loop_factory=factory) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._server.serve(sockets=[self._listener]))
         # SystemExit is how uvicorn reports that the application's start-up failed.

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentlightning._internal.clock import monotonic
-from agentlightning._internal.serving import ServeOptions, make_server
+from agentlightning._internal.serving import ServeOptions, loop_factory, make_server
 
 if TYPE_CHECKING:
     import uvicorn
@@ -66,7 +66,8 @@ def _serve_child(
             before_shutdown=closing,
         )
         _watch_parent(server, channel)
-        asyncio.run(server.serve(sockets=[listener]))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(server.serve(sockets=[listener]))
     except (Exception, SystemExit) as error:
         logger.exception("serving process failed")
         channel.send(ChildEvent("error", f"{type(error).__name__}: {error}"))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import click
 
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from agentlightning.store.http.server import LightningStoreServer
     from agentlightning.utils.metrics import MetricsBackend
 
-__all__ = ["store"]
+__all__ = ["store", "store_url"]
 
 TRACKERS: Final = ("prometheus", "console")
 DEFAULT_PORT: Final = 4747
+DEFAULT_BODY_LIMIT: Final = 256 * 1024 * 1024
 DEFAULT_MONGO_URI: Final = "mongodb://localhost:27017/?replicaSet=rs0"
 
 
@@ -73,8 +75,22 @@ class _ManyTrackers(click.Group):
 @click.option(
     "--backend", type=click.Choice(["memory", "mongo"]), default="memory", show_default=True
 )
-@click.option("--mongo-uri", default=DEFAULT_MONGO_URI, show_default=True)
-@click.option("--url", help="Store to serve, such as sqlite:///runs/a.db; instead of --backend.")
+@click.option("--mongo-uri", help=f"For --backend mongo.  [default: {DEFAULT_MONGO_URI}]")
+@click.option("--mongo-database", help="Database, over the one of --mongo-uri.")
+@click.option("--mongo-partition", help="The store's name in the database, over --mongo-uri's.")
+@click.option(
+    "--url",
+    help="Store to serve, such as sqlite:///runs/a.db, redis://... or postgresql://..., with all "
+    "its options; instead of --backend.",
+)
+@click.option("--run-id", help="The run that this store belongs to; clients of others are refused.")
+@click.option(
+    "--body-limit",
+    type=click.IntRange(1),
+    default=DEFAULT_BODY_LIMIT,
+    show_default=True,
+    help="Largest accepted request in bytes.",
+)
 @click.pass_context
 def store(  # noqa: PLR0913 - one parameter per option.
     context: click.Context,
@@ -88,23 +104,27 @@ def store(  # noqa: PLR0913 - one parameter per option.
     tracker: tuple[str, ...],
     n_workers: int,
     backend: str,
-    mongo_uri: str,
+    mongo_uri: str | None,
+    mongo_database: str | None,
+    mongo_partition: str | None,
     url: str | None,
+    run_id: str | None,
+    body_limit: int,
 ) -> int:
     """Serve a store over HTTP, until Ctrl-C; or look after its data with a subcommand."""
     if context.invoked_subcommand is not None:
         return 0
+    from agentlightning._internal.serving import loop_factory
     from agentlightning.logging import setup
     from agentlightning.store.http.server import LightningStoreServer
     from agentlightning.store.url import open_store
 
+    address = store_url(url, backend, mongo_uri, mongo_database, mongo_partition)
     setup(log_level)
     if token_file is not None:
         token = token_file.read_text().strip() or None
     metrics = _make_tracker(tracker)
-    served: LightningStore = open_store(
-        url or (mongo_uri if backend == "mongo" else "memory://"), tracker=metrics
-    )
+    served: LightningStore = open_store(address, tracker=metrics)
     server = LightningStoreServer(
         served,
         host,
@@ -115,9 +135,43 @@ def store(  # noqa: PLR0913 - one parameter per option.
         tracker=metrics,
         token=token,
         allow_unauthenticated=insecure,
+        run_id=run_id,
+        body_limit=body_limit,
     )
-    asyncio.run(_serve(server, served))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(server, served))
     return 0
+
+
+def store_url(
+    url: str | None,
+    backend: str,
+    mongo_uri: str | None = None,
+    mongo_database: str | None = None,
+    mongo_partition: str | None = None,
+) -> str:
+    """Return the URL of the store that the options name.
+
+    Raises:
+        UsageError: They name more than one.
+    """
+    names_mongo = bool(mongo_uri or mongo_database or mongo_partition)
+    if url is not None and (backend != "memory" or names_mongo):
+        raise click.UsageError("--url names the store: leave out --backend and --mongo-*.")
+    if backend != "mongo":
+        if names_mongo:
+            raise click.UsageError("--mongo-* options need --backend mongo.")
+        return url or "memory://"
+    parts = urlsplit(mongo_uri or DEFAULT_MONGO_URI)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    if mongo_partition:
+        pairs = [pair for pair in pairs if pair[0] != "partition"] + [
+            ("partition", mongo_partition)
+        ]
+    path = parts.path if not mongo_database else "/" + quote(mongo_database, safe="")
+    return f"{parts.scheme}://{parts.netloc}{path or '/'}" + (
+        f"?{urlencode(pairs)}" if pairs else ""
+    )
 
 
 async def _serve(server: LightningStoreServer, served: LightningStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from agentlightning.errors import ConfigurationError
@@ -15,7 +16,13 @@ _FORMS: Final = (
 )
 
 
-def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> LightningStore:
+def open_store(
+    url: str,
+    *,
+    tracker: Any = None,
+    token: str | None = None,
+    verify: bool | str | os.PathLike[str] = True,
+) -> LightningStore:
     """Return the store that a URL names.
 
     Args:
@@ -26,6 +33,7 @@ def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> Li
             `https://` address of a running store server.
         tracker: A metrics backend for a store that is opened here; a server has its own.
         token: What a store server asks for.
+        verify: Whom an `https` server may be; see `LightningStoreClient`.
 
     Raises:
         ConfigurationError: The URL names no kind of store, or one that this version lacks.
@@ -53,9 +61,9 @@ def open_store(url: str, *, tracker: Any = None, token: str | None = None) -> Li
     if scheme in {"mongodb", "mongodb+srv"}:
         from agentlightning.store.mongo import MongoLightningStore
 
-        return MongoLightningStore.from_url(url)
+        return MongoLightningStore.from_url(url, tracker=tracker)
     if scheme in {"http", "https"}:
         from agentlightning.store.client_server import LightningStoreClient
 
-        return LightningStoreClient(url, token=token)
+        return LightningStoreClient(url, token=token, verify=verify)
     raise ConfigurationError(f"{url!r} names no kind of store; use {_FORMS}.")

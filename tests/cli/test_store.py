@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.cli import main
-from agentlightning.errors import UnauthorizedError
+from agentlightning.errors import ConflictError, InvalidRequestError, UnauthorizedError
 from agentlightning.store.client_server import LightningStoreClient
 from agentlightning.types import EnqueueRolloutRequest, RolloutConfig
 
@@ -148,6 +149,61 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]):
     assert "127.0.0.1" in shown
     assert main(["--version"]) == 0
     assert "agl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        ({}, "memory://"),
+        ({"url": "redis://h/0?prefix=p"}, "redis://h/0?prefix=p"),
+        ({"backend": "mongo"}, "mongodb://localhost:27017/?replicaSet=rs0"),
+        (
+            {"backend": "mongo", "mongo_database": "d", "mongo_partition": "p 1"},
+            "mongodb://localhost:27017/d?replicaSet=rs0&partition=p+1",
+        ),
+        (
+            {
+                "backend": "mongo",
+                "mongo_uri": "mongodb://u:p%40@a,b:1/x?partition=old&tls=true",
+                "mongo_partition": "new",
+            },
+            "mongodb://u:p%40@a,b:1/x?tls=true&partition=new",
+        ),
+    ],
+)
+def test_options_name_the_store(options: dict[str, Any], url: str):
+    """Every option about the backend reaches the store's address."""
+    from agentlightning.cli.store import store_url
+
+    assert store_url(**{"url": None, "backend": "memory", **options}) == url
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--url", "memory://", "--backend", "mongo"),
+        ("--url", "memory://", "--mongo-database", "d"),
+        ("--mongo-partition", "p"),
+    ],
+)
+def test_two_stores_are_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    """Options that contradict one another are refused before anything is opened."""
+    assert main(["store", *words]) == 2
+    assert "--mongo-" in capsys.readouterr().err
+
+
+async def test_run_id_and_body_limit():
+    """Clients of another run and requests over the limit are refused."""
+    with store_process("--port", "0", "--run-id", "a", "--body-limit", "2000") as (_, address):
+        ours = LightningStoreClient(address, run_id="a")
+        theirs = LightningStoreClient(address, run_id="b")
+        assert (await ours.enqueue_rollout("x" * 1000)).input == "x" * 1000
+        with pytest.raises(ConflictError, match="run 'a'"):
+            await theirs.statistics()
+        with pytest.raises(InvalidRequestError, match="2000 bytes"):
+            await ours.enqueue_rollout("x" * 2000)
+        await ours.close()
+        await theirs.close()
 
 
 def test_several_trackers_after_one_option():

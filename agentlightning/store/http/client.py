@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,11 +35,15 @@ class LightningStoreClient(WorkCalls, DataCalls, UpkeepCalls):
             and that is away, for instance because it is restarted.
         token: The server's bearer token, if it has one.
         run_id: The run that the server must belong to, if it belongs to one.
+        verify: Whom an `https` server may be: True for whoever the system (or `SSL_CERT_FILE`)
+            trusts, the path of a PEM file or folder with the authorities to trust instead, or
+            False for anybody, which protects from nobody who can change the traffic.
         endpoint: Another name of `server_address`.
         base_url: Another name of `server_address`.
 
     Raises:
-        ConfigurationError: No address is given, or it is no HTTP URL.
+        ConfigurationError: No address is given, it is no HTTP URL, or `verify` names no
+            certificates.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class LightningStoreClient(WorkCalls, DataCalls, UpkeepCalls):
         outage_seconds: float = 60.0,
         token: str | None = None,
         run_id: str | None = None,
+        verify: bool | str | os.PathLike[str] = True,
         endpoint: str | None = None,
         base_url: str | None = None,
     ) -> None:
@@ -65,6 +71,7 @@ class LightningStoreClient(WorkCalls, DataCalls, UpkeepCalls):
                 outage_seconds=outage_seconds,
                 token=token,
                 run_id=run_id,
+                verify=verify if isinstance(verify, bool) else os.fspath(verify),
             )
         )
 

@@ -48,6 +48,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        scope["agl.headers"] = headers
         given = headers.get(_HEADER)
         request_id = (
             given.decode()

@@ -62,17 +62,20 @@ class Guard:
             UnauthorizedError: The token is wrong or missing.
             WireError: A page of another site called, or a client of another run.
         """
-        host = headers.get(b"host", b"").decode("latin-1")
+        host = headers.get(b"host", b"")
         if self._check_host and not _is_local_name(host):
+            name = host.decode("latin-1")
             raise WireError(
-                f"This store serves its own machine, not {host}: use http://127.0.0.1, or serve "
+                f"This store serves its own machine, not {name}: use http://127.0.0.1, or serve "
                 "with a token.",
                 status=403,
                 wire_code="forbidden_host",
             )
         origin = headers.get(b"origin")
         # Why: without this, any page that a user opens could post to a store on localhost.
-        if origin is not None and not self._is_allowed(origin.decode("latin-1"), host):
+        if origin is not None and not self._is_allowed(
+            origin.decode("latin-1"), host.decode("latin-1")
+        ):
             raise WireError(
                 f"Pages of {origin.decode('latin-1')} may not call this store: allow the origin "
                 "for CORS.",
@@ -104,11 +107,12 @@ class Guard:
 
 
 @functools.lru_cache(maxsize=256)
-def _is_local_name(host: str) -> bool:
+def _is_local_name(header: bytes) -> bool:
     """Return whether a Host header names no domain of the public internet.
 
     Addresses cannot be rebound, and names without a dot are not in the public DNS.
     """
+    host = header.decode("latin-1")
     name = host.rpartition(":")[0] if host[-1:].isdigit() and ":" in host else host
     if "." not in name or name.endswith(".localhost"):
         return True

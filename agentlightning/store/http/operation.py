@@ -21,6 +21,7 @@ from agentlightning.store.http.exchange import (
     Reply,
     Stream,
     header_map,
+    raw_header,
     read_body,
     until_gone,
 )
@@ -49,7 +50,9 @@ API_PREFIX: Final = "/v1/agl"
 IDEMPOTENCY_HEADER: Final = "idempotency-key"
 REQUEST_ID_HEADER: Final = "x-request-id"
 RUN_ID_HEADER: Final = "x-agl-run-id"
+_IDEMPOTENCY: Final = IDEMPOTENCY_HEADER.encode()
 _REQUEST_ID: Final = REQUEST_ID_HEADER.encode()
+_JSON: Final = (b"content-type", JSON_TYPE.encode())
 MAX_KEY_CHARACTERS: Final = 255
 
 
@@ -89,6 +92,7 @@ class Endpoint:
         self._site = site
         self._operation = operation
         self._path = path
+        self._has_body = operation.method != "GET"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every error becomes an answer too."""
@@ -96,10 +100,11 @@ class Endpoint:
             scope["agl.seen"]["path"] = self._path
         request_id: str | None = scope.get("agl.request_id")
         try:
-            reading = self._operation.method != "GET"
-            body = await read_body(scope, receive, self._site.body_limit) if reading else b""
-            exchange = Exchange(self._site, scope, receive, body)
-            answer = await (self._answer(exchange, scope) if reading else self._handle(exchange))
+            if self._has_body:
+                body = await read_body(scope, receive, self._site.body_limit)
+                answer = await self._answer(Exchange(self._site, scope, receive, body), scope)
+            else:
+                answer = await self._handle(Exchange(self._site, scope, receive, b""))
         except Exception as error:  # noqa: BLE001 - boundary: it is answered, and logged if 500.
             answer = self._refusal(error, request_id, scope)
         if isinstance(answer, Stream):
@@ -108,7 +113,7 @@ class Endpoint:
             await send_reply(answer, send, request_id)
 
     async def _answer(self, exchange: Exchange, scope: Scope) -> Reply | Stream:
-        key = exchange.headers.get(IDEMPOTENCY_HEADER)
+        key = raw_header(scope, _IDEMPOTENCY).decode("latin-1")
         if not key:
             return await self._handle(exchange)
         if len(key) > MAX_KEY_CHARACTERS:
@@ -120,7 +125,7 @@ class Endpoint:
         with idempotency_key(full_key):
             if not self._operation.replayable:
                 return await self._handle(exchange)
-            scope["agl.replay_key"] = full_key
+            exchange.replay_key = full_key
             keep = not (self._operation.remembered and self._site.keeps_replies())
             return await self._site.ledger.once(
                 full_key, lambda: self._produce(exchange), keep=keep
@@ -165,8 +170,11 @@ async def _send_stream(
 def _start(
     status: int, content_type: str, headers: Mapping[str, str], request_id: str | None
 ) -> dict[str, Any]:
-    pairs = [(b"content-type", content_type.encode("latin-1"))]
-    pairs += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    pairs = [_JSON if content_type == JSON_TYPE else (b"content-type", content_type.encode())]
+    if headers:
+        pairs += [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
     if request_id is not None:
         pairs.append((_REQUEST_ID, request_id.encode()))
     return {"type": "http.response.start", "status": status, "headers": pairs}

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import threading
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
-__all__ = ["SessionPool", "SessionPools"]
+from agentlightning.errors import ConfigurationError
+
+__all__ = ["SessionPool", "SessionPools", "Verify", "tls_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +31,29 @@ _open: Final[set[SessionPool]] = set()
 """Why: sessions complain when they are collected open, also in one go with what closes them."""
 
 _NOT_SENT: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+Verify = bool | str
+"""Whom an `https` server may be: True for whoever the system trusts, False for anybody, or the path
+of the certificates of the authorities to trust instead (a PEM file, or a folder of them)."""
+
+
+def tls_of(verify: Verify) -> ssl.SSLContext | bool:
+    """Return what aiohttp is told about certificates.
+
+    Raises:
+        ConfigurationError: The path holds no certificates.
+    """
+    if isinstance(verify, bool):
+        return verify
+    try:
+        if Path(verify).is_dir():
+            return ssl.create_default_context(capath=verify)
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        raise ConfigurationError(
+            f"No certificates can be read from {verify!r} ({error}): give a PEM file or a folder."
+        ) from error
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -48,11 +75,16 @@ class _Connector(aiohttp.TCPConnector):
 class SessionPool:
     """The session of one event loop, with its connections to one server."""
 
-    def __init__(self, headers: Mapping[str, str], connection_timeout: float) -> None:
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        connection_timeout: float,
+        tls: ssl.SSLContext | bool = True,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.session = aiohttp.ClientSession(
             # Why: long polls hold a connection each, so their number has no limit.
-            connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls),
             headers=headers,
             skip_auto_headers=_NOT_SENT,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -88,11 +120,18 @@ class SessionPools:
     Args:
         headers: Sent with every request.
         connection_timeout: Longest time to open a connection, in seconds.
+        verify: Whom an `https` server may be.
+
+    Raises:
+        ConfigurationError: `verify` names no certificates.
     """
 
-    def __init__(self, headers: Mapping[str, str], connection_timeout: float) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], connection_timeout: float, verify: Verify = True
+    ) -> None:
         self._headers = headers
         self._timeout = connection_timeout
+        self._tls = tls_of(verify)
         self._reset()
 
     def _reset(self) -> None:
@@ -111,7 +150,7 @@ class SessionPools:
         entry = self._pools.get(loop)
         if entry is not None:
             return entry[0]
-        pool = SessionPool(self._headers, self._timeout)
+        pool = SessionPool(self._headers, self._timeout, self._tls)
         closer = _closing_with_loop(pool)
         with self._lock:
             for other in [other for other in self._pools if other.is_closed()]:

@@ -17,6 +17,7 @@ from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.frame import StoreFrame
 from agentlightning.store.http.exchange import Reply
+from agentlightning.store.threading import LightningStoreThreaded
 from agentlightning.types import AttemptedRollout
 
 if TYPE_CHECKING:
@@ -132,7 +133,10 @@ class Site:
 
     def keeps_replies(self) -> bool:
         """Return whether the store answers repeats itself, as stores with replies do."""
-        return isinstance(self.store, StoreFrame) and self.store.collections.keeps_replies
+        store = self.store
+        while isinstance(store, LightningStoreThreaded):
+            store = store.store
+        return isinstance(store, StoreFrame) and store.collections.keeps_replies
 
     async def claim(
         self, request: DequeueRequest, wait_seconds: float

@@ -27,7 +27,7 @@ from agentlightning._internal.clock import monotonic
 from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.http.errors import RETRYABLE_STATUSES, error_from_wire
 from agentlightning.store.http.operation import IDEMPOTENCY_HEADER, RUN_ID_HEADER
-from agentlightning.store.http.pool import SessionPools
+from agentlightning.store.http.pool import SessionPools, Verify
 from agentlightning.store.idempotency import current_idempotency_key
 
 __all__ = ["Answer", "Transport", "TransportConfig", "new_key"]
@@ -69,6 +69,8 @@ class TransportConfig:
     """How long a call waits for a server that it has reached before and that went away."""
     token: str | None = None
     run_id: str | None = None
+    verify: Verify = True
+    """Whom an `https` server may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Transport:
             headers["authorization"] = f"Bearer {config.token}"
         if config.run_id is not None:
             headers[RUN_ID_HEADER] = config.run_id
-        self._pools = SessionPools(headers, config.connection_timeout)
+        self._pools = SessionPools(headers, config.connection_timeout, config.verify)
         root = str(URL(config.address, encoded=True).with_user(None)).rstrip("/")
         self._url = lru_cache(_KNOWN_URLS)(partial(_address, root))
         self._was_reached = False

@@ -11,6 +11,7 @@ from agentlightning.store.http.exchange import Reply
 from agentlightning.store.http.site import ReplayLedger, Site
 from agentlightning.store.idempotency import idempotency_key
 from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.store.threading import LightningStoreThreaded
 from tests.store.http.conftest import make_span
 
 
@@ -95,6 +96,8 @@ def test_stores_that_keep_replies():
         """A store of a user."""
 
     assert Site(InMemoryLightningStore()).keeps_replies()
+    assert Site(LightningStoreThreaded(InMemoryLightningStore())).keeps_replies()
+    assert not Site(LightningStoreThreaded(Plain())).keeps_replies()
     assert not Site(Plain()).keeps_replies()
 
 
