@@ -175,7 +175,8 @@ def test_options_name_the_store(options: dict[str, Any], url: str):
     """Every option about the backend reaches the store's address."""
     from agentlightning.cli.store import store_url
 
-    assert store_url(**{"url": None, "backend": "memory", **options}) == url
+    given: dict[str, Any] = {"url": None, "backend": "memory", **options}
+    assert store_url(**given) == url
 
 
 @pytest.mark.parametrize(
