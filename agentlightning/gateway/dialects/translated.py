@@ -116,7 +116,9 @@ def read_error(status: int, body: bytes) -> tuple[str, str, str]:
     except ValueError:
         parsed = None
     error: Any = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if isinstance(error, str) and error:
+        return error, "", ""
     if not isinstance(error, dict):
         return text or f"The model server answered {status}.", "", ""
-    message = error.get("message")
+    message = error.get("message") or error.get("detail")
     return str(message or text), str(error.get("type") or ""), str(error.get("code") or "")

@@ -151,7 +151,7 @@ def test_what_is_no_answer(body: bytes) -> None:
         (409, b"conflict", "invalid_request_error", "conflict"),
         (413, b"", "request_too_large", "The model server answered 413."),
         (502, b"<html>", "api_error", "<html>"),
-        (503, b'{"error": "down"}', "overloaded_error", '{"error": "down"}'),
+        (503, b'{"error": "down"}', "overloaded_error", "down"),
         (504, b"late", "timeout_error", "late"),
         (404, b'{"error": {"message": "m", "code": "model_not_found"}}', "not_found_error", "m"),
     ],
