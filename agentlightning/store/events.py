@@ -14,6 +14,7 @@ from typing import Any, Final
 from agentlightning._internal.aio import Waiter, WaitLine
 from agentlightning.errors import ConflictError
 from agentlightning.store.collections.base import EventJournal
+from agentlightning.store.collections.changes import Told
 from agentlightning.store.collections.filtering import has_pairs
 from agentlightning.types import StoreEvent
 from agentlightning.types.event import StoreEventKind
@@ -109,30 +110,40 @@ class ChangeLog:
 
     def announce(self, events: Sequence[StoreEvent]) -> None:
         """Wake everybody whom these events concern; they are in the journal already."""
-        if not events:
-            return
-        first, last = events[0].seq, events[-1].seq
+        if events:
+            self._note(events[0].seq, events[-1].seq)
+            self._wake((event.kind, event.rollout_id, event.status) for event in events)
+
+    def tell(self, told: Sequence[Told], last: int) -> None:
+        """Do the same for events that are no records, of which the last has this number."""
+        self._note(last - len(told) + 1, last)
+        self._wake((kind, rollout_id, status) for kind, _, rollout_id, _, _, _, status, _ in told)
+
+    def _note(self, first: int, last: int) -> None:
         with self._guard:
             if self._first is None:
                 self._first = first
             self._last = max(self._last or 0, last)
             if self._caught_up is not None and self._caught_up >= first - 1:
                 self._caught_up = max(self._caught_up, last)
-        # Who starts to wait looks once more afterwards, so with nobody there all is done.
+
+    def _wake(self, changed: Iterable[tuple[StoreEventKind, str | None, str | None]]) -> None:
+        # Who starts to wait looks once more afterwards, so where nobody does, nothing is to do.
         if self.completions or len(self.work):
-            self._wake(events)
+            self._wake_workers(changed)
         if len(self._readers):
             self._readers.wake_all()
 
-    def _wake(self, events: Sequence[StoreEvent]) -> None:
+    def _wake_workers(
+        self, changed: Iterable[tuple[StoreEventKind, str | None, str | None]]
+    ) -> None:
         """Wake who waits for a rollout to end, or for one to work on."""
         queued = 0
-        for event in events:
-            if event.kind not in _ROLLOUT_KINDS or event.rollout_id is None:
+        for kind, rollout_id, status in changed:
+            if kind not in _ROLLOUT_KINDS or rollout_id is None:
                 continue
-            status = event.status
             if status in _FINISHED:
-                self.completions.finished(event.rollout_id)
+                self.completions.finished(rollout_id)
             elif status in _QUEUED:
                 queued += 1
         if queued:

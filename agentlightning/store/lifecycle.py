@@ -291,10 +291,12 @@ def lease_ran_out(attempt: Attempt, *, now: float, reachable_since: float = 0.0)
 
 
 def deadline(rollout: Rollout, attempt: Attempt, *, reachable_since: float = 0.0) -> float | None:
-    """Return the unix time after which a live attempt is lost, or None if it never is."""
+    """Return the unix time after which an attempt is lost; None if it ended or never is."""
     config = rollout.config
     silence = config.unresponsive_seconds
     if config.timeout_seconds is None and silence is None and attempt.lease_seconds is None:
+        return None
+    if is_ended(attempt):
         return None
     limits: list[float] = []
     if config.timeout_seconds is not None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
-from agentlightning._internal.aio import CommittedThenCancelledError, Waiter, drive
+from agentlightning._internal.aio import CommittedThenCancelledError, Waiter
 from agentlightning._internal.clock import monotonic, now
 from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
@@ -249,11 +249,14 @@ class StoreFrame(LightningStore):
         """Announce what a step wrote."""
         if transaction is None:
             return
-        events = transaction.changes.events
-        if events:
+        changes = transaction.changes
+        if changes.told:
             if self._own_journal is not None:
-                drive(self._own_journal.append(events))
-            self._changes.announce(events)
+                changes.last_seq = self._own_journal.add(changes.told)
+            if changes.last_seq is None:
+                self._changes.announce(changes.events)
+            else:
+                self._changes.tell(changes.told, changes.last_seq)
         if transaction.deadline is not None:
             self._expect(transaction.deadline)
 

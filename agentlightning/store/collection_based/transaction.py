@@ -8,7 +8,7 @@ from agentlightning.errors import NotFoundError
 from agentlightning.store.collection_based import announcements, worker_state
 from agentlightning.store.collections.base import LightningCollections
 from agentlightning.store.collections.changes import Changes
-from agentlightning.store.lifecycle import Outcome, deadline, is_ended, on_taken_away
+from agentlightning.store.lifecycle import Outcome, deadline, on_taken_away
 from agentlightning.types import (
     Attempt,
     ResourcesUpdate,
@@ -216,7 +216,7 @@ class Transaction:
 
     def note_deadline(self, rollout: Rollout, attempt: Attempt) -> None:
         """Let the watchdog know when an attempt may be lost."""
-        limit = None if is_ended(attempt) else deadline(rollout, attempt)
+        limit = deadline(rollout, attempt)
         if limit is not None:
             self.deadline = limit if self.deadline is None else min(self.deadline, limit)
 
@@ -286,13 +286,13 @@ class Transaction:
         if old is not None:
             self.changes.superseded.append(old)
         self.changes.resources.append(update)
-        self.changes.events.append(announcements.resources_event(update, self.now))
+        self.changes.told.append(announcements.resources_event(update, self.now))
 
     # Events.
 
     def rollout_event(self, kind: StoreEventKind, rollout: Rollout) -> None:
         """Tell of a rollout."""
-        self.changes.events.append(announcements.rollout_event(kind, rollout, self.now))
+        self.changes.told.append(announcements.rollout_event(kind, rollout, self.now))
 
     def attempt_event(
         self,
@@ -304,11 +304,11 @@ class Transaction:
     ) -> None:
         """Tell of an attempt, and of `count` spans that it got."""
         event = announcements.attempt_event(kind, rollout, attempt, self.now, count=count)
-        self.changes.events.append(event)
+        self.changes.told.append(event)
 
     def worker_event(self, worker: Worker) -> None:
         """Tell of a worker."""
-        self.changes.events.append(announcements.worker_event(worker, self.now))
+        self.changes.told.append(announcements.worker_event(worker, self.now))
 
 
 def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -259,7 +259,7 @@ async def _take_resources(tx: Transaction, updates: Sequence[ResourcesUpdate]) -
     new = [update for update in updates if _differs(known.get(update.resources_id), update)]
     tx.changes.resources.extend(new)
     for update in new:
-        tx.changes.events.append(announcements.resources_event(update, tx.now))
+        tx.changes.told.append(announcements.resources_event(update, tx.now))
     return len(new)
 
 

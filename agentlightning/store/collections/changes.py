@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agentlightning._internal.record import build
 from agentlightning.types import (
     Attempt,
     ResourcesUpdate,
@@ -14,9 +15,25 @@ from agentlightning.types import (
     StoreEvent,
     Worker,
 )
+from agentlightning.types.event import StoreEventKind
 
 AttemptKey = tuple[str, str]
 """`rollout_id` and `attempt_id`."""
+
+Told = tuple[
+    StoreEventKind,
+    float,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    dict[str, Any],
+]
+"""An event's values but `seq`: kind, time, ids of rollout, attempt, resources and worker, status,
+data. Perf: a step tells of up to five things, and a record of each would cost ten times as much."""
+
+_TOLD_FIELDS: Final = tuple(name for name in StoreEvent.model_fields if name != "seq")
 
 REPLY_SECONDS: Final = 3600.0
 """How long replies are kept at least; who repeats a call does so within minutes."""
@@ -61,9 +78,12 @@ class Changes:
     """Rollouts to append to the queue, in order; not in line yet."""
     unqueued: list[str]
     """Rollouts to take out of the queue, as `find_queued` gave them."""
-    events: list[StoreEvent]
-    """Events without `seq`; writing gives it to them."""
+    told: list[Told]
+    """What the step gives rise to, in order."""
+    last_seq: int | None
+    """The last event's number, set by a backend that writes `told` without making records of it."""
     reply: Reply | None
+    _events: list[StoreEvent] | None
 
     def __init__(self, **given: Any) -> None:
         """Begin with nothing but the fields that are given."""
@@ -80,10 +100,28 @@ class Changes:
         self.superseded = []
         self.queued = {}
         self.unqueued = []
-        self.events = []
+        self.told = []
+        self.last_seq = None
         self.reply = None
+        self._events = None
         for name, value in given.items():
             setattr(self, name, value)
+
+    @property
+    def events(self) -> list[StoreEvent]:
+        """The events without `seq`, made when first asked for; writing gives it to them."""
+        if self._events is None:
+            self._events = [store_event(0, values) for values in self.told]
+        return self._events
+
+    @events.setter
+    def events(self, events: list[StoreEvent]) -> None:
+        self._events = events
+
+
+def store_event(seq: int, values: Told) -> StoreEvent:
+    """Return what was told as a record."""
+    return build(StoreEvent, {"seq": seq, **dict(zip(_TOLD_FIELDS, values, strict=True))})
 
 
 def by_id(rollouts: Iterable[Rollout]) -> dict[str, Rollout]:

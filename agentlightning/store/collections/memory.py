@@ -335,8 +335,8 @@ class InMemoryLightningCollections(LightningCollections):
             self._queue.add(changes.queued)
         if changes.reply is not None:
             self._keep(changes.reply)
-        if changes.events:
-            self._journal.add(changes.events)
+        if changes.told:
+            changes.last_seq = self._journal.add(changes.told)
 
     def _put_work(self, changes: Changes) -> None:
         # Perf: a step changes few of these, and one that holds nothing costs a look.

@@ -7,35 +7,30 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from operator import itemgetter
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final
 
-from agentlightning._internal.record import build
 from agentlightning.errors import ConflictError
+from agentlightning.store.collections.changes import Told, store_event
 from agentlightning.store.collections.kinds import EventJournal
 from agentlightning.types import StoreEvent
 
 KEPT_EVENTS = 65_536
 """How many events the journal keeps; about 20 MB at most."""
 
-_FIELDS: Final = tuple(StoreEvent.model_fields)
-_values: Final = itemgetter(*_FIELDS)
 _FORMAT: Final = 2
 """Of `marshal`: without back references, which cost more than they save in so little data."""
 _SCALARS: Final = frozenset[type]({str, int, float, bool, type(None)})
+_values: Final = attrgetter(*(name for name in StoreEvent.model_fields if name != "seq"))
 
 
-_Packed = bytes | tuple[Any, ...]
-
-
-def _pack(event: dict[str, Any]) -> _Packed:
+def _pack(values: Told) -> bytes | Told:
     """Return an event's values as bytes, or as they are if that could change one of the user's.
 
     Perf: bytes are nothing that the garbage collector looks through. Kept as they were made,
     events were more than half of its work for a busy store.
     """
-    values = _values(event)
-    metadata = event["data"].get("metadata")
+    metadata = values[-1].get("metadata")
     # All but `metadata` comes from the store itself, and `marshal` keeps it as it is.
     if metadata and not _SCALARS.issuperset(map(type, metadata.values())):
         return values
@@ -45,38 +40,35 @@ def _pack(event: dict[str, Any]) -> _Packed:
         return values
 
 
-def _unpack(packed: _Packed) -> StoreEvent:
-    values = marshal.loads(packed) if isinstance(packed, bytes) else packed
-    return build(StoreEvent, dict(zip(_FIELDS, values, strict=True)))
-
-
 class MemoryJournal(EventJournal):
     """The last events, in memory; safe to use from any thread."""
 
     def __init__(self, kept: int = KEPT_EVENTS) -> None:
         self._guard = threading.Lock()
-        self._events: deque[_Packed] = deque(maxlen=kept)
+        self._events: deque[bytes | Told] = deque(maxlen=kept)
         self._last = 0
 
     async def append(self, events: Sequence[StoreEvent]) -> None:
-        self.add(events)
+        last = self.add([_values(event) for event in events])
+        for seq, event in enumerate(events, last - len(events) + 1):
+            event.seq = seq
 
-    def add(self, events: Sequence[StoreEvent]) -> None:
-        """Number events and keep them, at once."""
+    def add(self, told: Sequence[Told]) -> int:
+        """Number events and keep them, at once; return the last one's number."""
         with self._guard:
-            for event in events:
-                self._last += 1
-                # Perf: a model's own assignment takes ten times as long.
-                fields = vars(event)
-                fields["seq"] = self._last
-                self._events.append(_pack(fields))
+            self._events.extend(map(_pack, told))
+            self._last += len(told)
+            return self._last
 
     async def read(self, after: int, limit: int = 1000) -> Sequence[StoreEvent]:
         with self._guard:
             found = self._read(after, limit)
-        return [_unpack(each) for each in found]
+        return [
+            store_event(seq, marshal.loads(each) if isinstance(each, bytes) else each)
+            for seq, each in enumerate(found, after + 1)
+        ]
 
-    def _read(self, after: int, limit: int) -> list[_Packed]:
+    def _read(self, after: int, limit: int) -> list[bytes | Told]:
         oldest = self._last - len(self._events)
         if after < oldest:
             raise ConflictError(
