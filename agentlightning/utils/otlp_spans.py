@@ -37,6 +37,8 @@ __all__ = ["ReadSpans", "read_spans"]
 _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
+_NO_TRACE_ID: Final = bytes(_TRACE_ID_BYTES)
+_NO_SPAN_ID: Final = bytes(_SPAN_ID_BYTES)
 _MAX_SEQUENCE_ID: Final = 2**53
 _PLAIN_KINDS: Final = frozenset({"string_value", "int_value", "bool_value"})
 _ROLLOUT_ID: Final = LightningResourceAttributes.ROLLOUT_ID.value
@@ -127,8 +129,8 @@ def _are_ids(trace_id: bytes, span_id: bytes, parent_id: bytes) -> bool:
         len(trace_id) == _TRACE_ID_BYTES
         and len(span_id) == _SPAN_ID_BYTES
         and len(parent_id) in (0, _SPAN_ID_BYTES)
-        and any(trace_id)
-        and any(span_id)
+        and trace_id != _NO_TRACE_ID
+        and span_id != _NO_SPAN_ID
     )
 
 
@@ -183,6 +185,11 @@ def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
     attributes: Attributes = {}
     for pair in pairs:
         proto = pair.value
+        # Perf: most values are texts, and asking which kind a value is costs as much as reading it.
+        text = proto.string_value
+        if text:
+            attributes[pair.key] = text
+            continue
         kind = proto.WhichOneof("value")
         if kind in _PLAIN_KINDS:
             attributes[pair.key] = getattr(proto, kind)
