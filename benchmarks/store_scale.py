@@ -30,7 +30,7 @@ from agentlightning.types import Attempt, Rollout, Span, StoreEvent
 _SEED = 10_000
 """Rollouts that the store writes; the others are copies of these."""
 _STEP = 2000
-_REPEATS = 5
+_REPEATS = 9
 _STATUSES = ("succeeded", "failed", "cancelled", "queuing", "running")
 _WEIGHTS = (900, 90, 9, 0.7, 0.3)
 _BEGAN = 1_700_000_000.0
@@ -232,11 +232,11 @@ async def _listings(store: Any) -> None:
         ("100 ids", {"rollout_id_in": [newest.rollout_id] * 100}),
     ):  # fmt: skip
         await _measure(title, lambda arguments=arguments: listing(**arguments))
-    await _measure("one rollout", lambda: store.get_rollout_by_id(newest.rollout_id))
-    await _measure("its spans", lambda: store.query_spans(newest.rollout_id))
+    oldest = (await listing(limit=1))[0].rollout_id
+    await _measure("one rollout", lambda: store.get_rollout_by_id(oldest))
+    await _measure("its spans", lambda: store.query_spans(oldest))
     await _measure(
-        "its last 10 spans",
-        lambda: store.query_spans(newest.rollout_id, sort_order="desc", limit=10),
+        "its last 3 spans", lambda: store.query_spans(oldest, sort_order="desc", limit=3)
     )
     await _measure("statistics (facets, counts)", store.statistics)
     await _measure("look for lost attempts", store.scan)
