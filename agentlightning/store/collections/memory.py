@@ -49,6 +49,7 @@ KEPT_REPLIES = 16_384
 
 
 _sequence_id: Final[Callable[[Attempt], int]] = attrgetter("sequence_id")
+_update_time: Final[Callable[[ResourcesUpdate], float]] = attrgetter("update_time")
 
 
 class DequeBasedQueue(Queue[T]):
@@ -295,9 +296,17 @@ class InMemoryLightningCollections(LightningCollections):
         return self._workers.records.get(worker_id)
 
     async def find_newest_resources(self) -> ResourcesUpdate | None:
-        revision = self._resources.revision
-        if self._newest[0] != revision:
-            self._newest = (revision, await super().find_newest_resources())
+        return self._newest_resources()
+
+    async def find_newest_resources_id(self) -> str | None:
+        newest = self._newest_resources()
+        return None if newest is None else newest.resources_id
+
+    def _newest_resources(self) -> ResourcesUpdate | None:
+        resources = self._resources
+        if self._newest[0] != resources.revision:
+            newest = max(resources.records.values(), key=_update_time, default=None)
+            self._newest = (resources.revision, newest)
         return self._newest[1]
 
     async def find_known_spans(

@@ -121,11 +121,8 @@ class ListBasedCollection(Collection[M]):
             records[key] = item
             if old is None:
                 self._note_new(key, item)
-                continue
-            for field, index in self._indexes.items():
-                before, after = getattr(old, field), getattr(item, field)
-                if before != after:
-                    index[after][key] = index[before].pop(key)
+            elif self._indexes:
+                self._note_changed(key, old, item)
         self.revision += len(items)
 
     def _note_new(self, key: Any, item: M) -> None:
@@ -134,6 +131,12 @@ class ListBasedCollection(Collection[M]):
             self._groups[key[0]] = (*self._groups.get(key[0], ()), key)
         for field, index in self._indexes.items():
             index[getattr(item, field)][key] = self._ordinal
+
+    def _note_changed(self, key: Any, old: M, item: M) -> None:
+        for field, index in self._indexes.items():
+            before, after = getattr(old, field), getattr(item, field)
+            if before != after:
+                index[after][key] = index[before].pop(key)
 
     def remove(self, item: M) -> None:
         """Remove the record that has the item's key, which is there."""
