@@ -64,14 +64,23 @@ def render_text(
         )
     from jinja2.exceptions import TemplateError
 
-    try:
+    def render(given: Sequence[Mapping[str, Any]]) -> str:
         return tokenizer.apply_chat_template(
-            list(messages),
+            list(given),
             tools=list(tools) or None,
             add_generation_prompt=generation_head,
             tokenize=False,
             **(template_kwargs or {}),
         )
+
+    try:
+        try:
+            return render(messages)
+        except TypeError:
+            # Some templates join the arguments of calls to their text, and fail on objects.
+            if not any(message.get("tool_calls") for message in messages):
+                raise
+            return render([_with_text_arguments(message) for message in messages])
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise RequestError(
             f"the model's chat template refuses these messages: {error}", param="messages"
@@ -100,6 +109,16 @@ def _plain(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if calls:
         plain["tool_calls"] = [_with_object(index, call) for call in calls]
     return plain
+
+
+def _with_text_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a plain message with the arguments of its calls as JSON."""
+    calls: list[dict[str, Any]] = []
+    for call in message.get("tool_calls") or ():
+        arguments = call["function"].get("arguments")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        calls.append({**call, "function": {**call["function"], "arguments": text}})
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _text(index: int, content: Any) -> str:

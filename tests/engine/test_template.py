@@ -30,6 +30,21 @@ def test_tool_calls_are_rendered_as_objects() -> None:
     assert '"arguments": "broken"' in text([{"role": "assistant", "tool_calls": [call]}])
 
 
+def test_templates_that_join_arguments_to_text_get_text() -> None:
+    """Where a template cannot write objects, arguments are JSON."""
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% for call in m.tool_calls %}"
+        "{{ call.function.name + ' ' + call.function.arguments }};{% endfor %}{% endfor %}"
+    )
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ('{"x":  1}', "broken")]
+    messages = [{"role": "assistant", "content": "", "tool_calls": calls}]
+    assert tokenizer.decode(render_prompt(tokenizer, messages)) == 'f {"x": 1};f broken;'
+    tokenizer.chat_template = "{{ messages + 'x' }}"
+    with pytest.raises(RequestError, match="refuses"):
+        render_prompt(tokenizer, messages)
+
+
 def test_tools_are_rendered() -> None:
     """Tools reach the template."""
     assert '{"name": "f"}' in text([{"role": "user", "content": "x"}], tools=[{"name": "f"}])

@@ -34,7 +34,10 @@ class TemplateDelta:
         self._end_ids = end_ids
         self._turn_end = turn_end
         self._mark = f"MARK{uuid.uuid4().hex}"
-        texts = {token: tokenizer.decode([token], skip_special_tokens=False) for token in end_ids}
+        # A template may end its turns with a token that the model never samples.
+        added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        written = {token for token in encode(tokenizer, turn_end)[:1] if token in added}
+        texts = {token: tokenizer.decode([token]) for token in end_ids | written}
         # The longest first: one marker's text may begin another's.
         self._ends: list[tuple[str, int]] = sorted(
             ((text, token) for token, text in texts.items() if text), key=lambda end: -len(end[0])

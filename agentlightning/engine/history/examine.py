@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agentlightning.engine.history.delta import TemplateDelta
-from agentlightning.engine.template import render_text
+from agentlightning.engine.template import encode, render_text
 from agentlightning.errors import RequestError
 
 __all__ = ["TemplateCheck", "TemplateReport", "examine_template"]
@@ -116,11 +116,11 @@ def examine_template(tokenizer: Any, end_ids: frozenset[int]) -> TemplateReport:
     """
     if not tokenizer.chat_template:
         return TemplateReport(has_template=False)
-    turn_end = _turn_end(TemplateDelta(tokenizer, end_ids))
+    turn_end = _turn_end(tokenizer, TemplateDelta(tokenizer, end_ids), end_ids)
     delta = TemplateDelta(tokenizer, end_ids, turn_end=turn_end)
     return TemplateReport(
         has_template=True,
-        generation_head=_generation_head(delta),
+        generation_head=_generation_head(tokenizer, delta),
         turn_end=turn_end,
         dated="strftime_now" in str(tokenizer.chat_template),
         checks=tuple(
@@ -129,19 +129,23 @@ def examine_template(tokenizer: Any, end_ids: frozenset[int]) -> TemplateReport:
     )
 
 
-def _turn_end(delta: TemplateDelta) -> str:
+def _turn_end(tokenizer: Any, delta: TemplateDelta, end_ids: frozenset[int]) -> str:
     alone = delta.text_after([_USER, _said("Warm.")], 1, generation_head=False)
     followed = delta.text_after([_USER, _said("Warm."), _MORE], 1)
-    alone = alone or ""
-    return alone[: _common(alone, followed or "")]
+    last, earlier = encode(tokenizer, alone or ""), encode(tokenizer, followed or "")
+    shared = _common(last, earlier)
+    if not shared and last and earlier and last[0] in end_ids:
+        # Some templates end the last answer with one token, and earlier ones with another.
+        shared = 1
+    return tokenizer.decode(earlier[:shared], skip_special_tokens=False)
 
 
-def _generation_head(delta: TemplateDelta) -> str:
+def _generation_head(tokenizer: Any, delta: TemplateDelta) -> str:
     """Return what a request for an answer adds behind a conversation."""
     history = [_USER, _said("Warm."), _MORE]
-    bare = delta.text_after(history, 1, generation_head=False)
-    asked = delta.text_after(history, 1)
-    return asked.removeprefix(bare) if bare and asked else ""
+    bare = encode(tokenizer, delta.text_after(history, 1, generation_head=False) or "")
+    asked = encode(tokenizer, delta.text_after(history, 1) or "")
+    return tokenizer.decode(asked[_common(bare, asked) :], skip_special_tokens=False)
 
 
 def _check(
@@ -175,7 +179,7 @@ def _check(
     return TemplateCheck(conversation=name, splices=splices)
 
 
-def _common(left: str, right: str) -> int:
+def _common(left: Sequence[Any], right: Sequence[Any]) -> int:
     """Return the length of the common beginning."""
     size = min(len(left), len(right))
     return next((i for i in range(size) if left[i] != right[i]), size)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from agentlightning.engine.history.examine import TemplateReport, examine_template
-from tests.support.chat_tokenizer import TEMPLATES, end_ids, make_chat_tokenizer
+from agentlightning.engine.history.splicer import HistorySplicer
+from tests.support.chat_tokenizer import TEMPLATES, end_ids, ids_of, make_chat_tokenizer
 from tests.support.tiny_model import make_tiny_tokenizer
 
 REASONING = ("reasoning", "tools with reasoning")
@@ -38,6 +39,22 @@ def test_templates_of_every_family_are_understood(
     assert report.append_safe == (not departing)
     assert report.can_splice
     assert report.dated == (template == "headed")
+
+
+def test_a_last_answer_may_end_otherwise_than_earlier_ones() -> None:
+    """What stands behind earlier answers is the end of a turn, though no model samples it."""
+    end = "{{ '<|im_end|>' if loop.last and m.role == 'assistant' else '<|eot|>' }}"
+    template = "{% for m in messages %}<|user|>{{ m.content }}" + end + "{% endfor %}"
+    tokenizer = make_chat_tokenizer(template + "{% if add_generation_prompt %}<|user|>{% endif %}")
+    splicer = HistorySplicer(tokenizer, end_ids=end_ids(tokenizer))
+    report = splicer.template
+    assert (report.turn_end, report.generation_head) == ("<|eot|>", "<|user|>")
+    user = {"role": "user", "content": "q"}
+    said = {"role": "assistant", "content": "A"}
+    plan = splicer.plan("c", [user])
+    splicer.remember(plan, said, ids_of(tokenizer, "A", "<|im_end|>"))
+    then = splicer.plan("c", [user, said, user])
+    assert tokenizer.decode(then.ids[then.kept :]) == "<|user|>q<|eot|><|user|>"
 
 
 def test_a_departure_is_shown_with_both_sides() -> None:
