@@ -5,6 +5,7 @@ import importlib.util
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import pytest_asyncio
@@ -16,8 +17,10 @@ from agentlightning.errors import (
     MissingExtraError,
     StoreUnavailableError,
 )
+from agentlightning.store.collections.changes import Changes
 from agentlightning.store.collections.sql.postgres_connection import PostgresConnection
 from agentlightning.store.postgres import PostgresLightningStore
+from agentlightning.store.record import replace
 from agentlightning.store.url import open_store
 from agentlightning.types import EnqueueRolloutRequest
 from tests.conformance.store_conformance import StoreConformance
@@ -197,15 +200,52 @@ def break_commits(monkeypatch, name, faults):
 
 async def test_commit_in_doubt_is_looked_into(store, monkeypatch):
     """A commit whose answer is lost is found to be done, or is done again, never twice."""
-    await store.enqueue_rollout("first")
+    for n in range(3):
+        await store.enqueue_rollout(n)
     faults = ["after", "before"]
     break_commits(monkeypatch, "commit", faults)
-    claims = [await store.start_rollout("second", rollout_id="ro-2") for _ in range(2)]
+    claims = [await store.dequeue_rollout() for _ in range(3)]
     assert not faults
-    assert claims[0].attempt == claims[1].attempt
-    assert [row.input for row in await store.query_rollouts()] == ["first", "second"]
+    assert [claim.input for claim in claims] == [0, 1, 2]
     events = [event async for event in first_events(store, await store.last_event_seq())]
-    assert [event.kind for event in events] == ["rollout_created"] * 2 + ["attempt_started"]
+    started = [event.attempt_id for event in events if event.kind == "attempt_started"]
+    assert started == [claim.attempt.attempt_id for claim in claims]
+
+
+async def test_steps_about_one_rollout_come_after_one_another(store, url):
+    """What several stores add to one rollout at once is numbered without a gap, nothing lost."""
+    other = PostgresLightningStore(url)
+    claimed = await store.start_rollout(1)
+    ids = (claimed.rollout_id, claimed.attempt.attempt_id)
+    stores = [store, other] * 10
+    added = await asyncio.gather(
+        *(each.add_span(make_span(claimed, f"s{n}")) for n, each in enumerate(stores)),
+        *(each.update_attempt(*ids, metadata={"n": n}) for n, each in enumerate(stores)),
+    )
+    assert sorted(span.sequence_id for span in added[:20]) == list(range(1, 21))
+    assert len(await store.query_spans(claimed.rollout_id)) == 20
+    assert (await store.get_rollout_by_id(claimed.rollout_id)).attempt.status == "running"
+    await other.close()
+
+
+async def test_step_whose_rollout_changed_meanwhile_is_run_again(store, url, server):
+    """What was read without a lock is looked at again before anything is written."""
+    rollout_id = (await store.enqueue_rollout(1)).rollout_id
+    schema = url.rpartition("=")[2]
+    seen = []
+
+    async def step(rows):
+        rollout = (await rows.find_rollouts([rollout_id]))[rollout_id]
+        seen.append(rollout.mode)
+        if len(seen) == 1:
+            with ThreadPoolExecutor() as pool:
+                pool.submit(server.run, f"UPDATE {schema}.rollouts SET mode = 'val'").result(60)
+        await rows.apply(Changes(rollouts={rollout_id: replace(rollout, resources_id="x")}))
+
+    await store.collections.execute(step)
+    assert seen == [None, "val"]
+    found = await store.get_rollout_by_id(rollout_id)
+    assert (found.mode, found.resources_id) == ("val", "x")
 
 
 async def test_writing_at_once_in_doubt_is_looked_into(store, monkeypatch):

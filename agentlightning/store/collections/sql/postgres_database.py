@@ -140,7 +140,7 @@ class PostgresCollections(SqlRows):
         while True:
             try:
                 await self._ready()
-                return await self._transact(step, writes, snapshot)
+                return await self._transact(step, writes, snapshot, hopeful=not conflicts)
             except _CommitInDoubtError as doubt:
                 result = await self._settle(doubt, end)
                 if result is not None:
@@ -149,6 +149,9 @@ class PostgresCollections(SqlRows):
                 conflicts += is_conflict(error)
                 if not self._may_try_again(error, conflicts, end):
                     raise self._translated(error) from error
+                if conflicts == 1:
+                    # With locks it will go through.
+                    continue
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -206,9 +209,11 @@ class PostgresCollections(SqlRows):
         executor.commit()
         return schema
 
-    async def _transact(self, step: Step[R], writes: bool, snapshot: bool) -> R:
+    async def _transact(self, step: Step[R], writes: bool, snapshot: bool, *, hopeful: bool) -> R:
         async with self._pool.connection() as connection:
-            session = PostgresSession(PostgresConnection(connection), writes=writes)
+            session = PostgresSession(
+                PostgresConnection(connection), writes=writes, hopeful=hopeful and not snapshot
+            )
             return await greenlet_spawn(_run_step, session, step, snapshot)
 
     async def _settle(self, doubt: _CommitInDoubtError, end: float) -> tuple[Any] | None:

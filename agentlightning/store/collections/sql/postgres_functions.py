@@ -40,41 +40,52 @@ def _function(purpose: str, text: str) -> Function:
     return Function(name, f"CREATE FUNCTION {name}{text} LANGUAGE plpgsql {_PLANS}")
 
 
-_FOUND: Final = """
-  RETURN QUERY
-    SELECT {place} r, latest.row, w, coalesce(n.value, (
-      SELECT 0 WHERE NOT EXISTS (SELECT FROM spans s WHERE s.rollout_id = r.rollout_id)
-    ))
-    FROM {source}
+_HANGS_ON: Final = """
     LEFT JOIN LATERAL (
-      SELECT a AS row, a.worker_id FROM attempts a
+      SELECT a AS row, a.worker_id, a.attempt_id, a.xmin AS version FROM attempts a
       WHERE a.rollout_id = r.rollout_id ORDER BY a.sequence_id DESC LIMIT 1
     ) latest ON true
-    LEFT JOIN workers w ON w.worker_id = latest.worker_id
     LEFT JOIN span_sequence_ids n ON n.key = r.rollout_id
+"""
+_VERSION: Final = "concat_ws('/', r.xmin, latest.attempt_id, latest.version, n.value)"
+"""Changes whenever a rollout, its latest attempt or its number does: `xmin` is who wrote a row."""
+_FOUND: Final = f"""
+  RETURN QUERY
+    SELECT {{place}} r, latest.row, w, {_VERSION}, coalesce(n.value, (
+      SELECT 0 WHERE NOT EXISTS (SELECT FROM spans s WHERE s.rollout_id = r.rollout_id)
+    ))
+    FROM {{source}}
+    {_HANGS_ON}
+    LEFT JOIN workers w ON w.worker_id = latest.worker_id
 """
 """What hangs on rollouts; no number when there is none although there are spans.
 
 Asked after locking: a statement sees what was committed before it began, not while it waited."""
 
-LOCK: Final = _function(
-    "lock",
-    f"""(ids TEXT[]) RETURNS TABLE (
-  rollout rollouts, attempt attempts, worker workers, number BIGINT
+_LOCK: Final = "PERFORM FROM rollouts WHERE rollout_id = ANY({}) ORDER BY rollout_id FOR UPDATE;"
+
+
+def _reading(lock: str) -> str:
+    return f"""(ids TEXT[]) RETURNS TABLE (
+  rollout rollouts, attempt attempts, worker workers, version TEXT, number BIGINT
 ) AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM FROM rollouts WHERE rollout_id = ANY(ids) ORDER BY rollout_id FOR UPDATE;
+  {lock}
   {_FOUND.format(place="", source="rollouts r")} WHERE r.rollout_id = ANY(ids);
-END $$""",
-)
-"""Locks rollouts; returns them, with their latest attempts, workers and numbers of spans."""
+END $$"""
+
+
+READ: Final = _function("read", _reading(""))
+"""Returns rollouts, with their latest attempts, workers and numbers of spans."""
+LOCK: Final = _function("lock", _reading(_LOCK.format("ids")))
+"""Locks rollouts, then returns the same."""
 
 CLAIM: Final = _function(
     "claim",
     f"""(most BIGINT, skip BIGINT) RETURNS TABLE (
   place BIGINT, id TEXT, newest TEXT,
-  rollout rollouts, attempt attempts, worker workers, number BIGINT
+  rollout rollouts, attempt attempts, worker workers, version TEXT, number BIGINT
 ) AS $$
 #variable_conflict use_column
 DECLARE
@@ -85,7 +96,7 @@ BEGIN
     SELECT q FROM rollout_queue q ORDER BY q.ordinal LIMIT most OFFSET skip FOR UPDATE SKIP LOCKED
   );
   ids := ARRAY(SELECT value FROM unnest(line));
-  PERFORM FROM rollouts WHERE rollout_id = ANY(ids) ORDER BY rollout_id FOR UPDATE;
+  {_LOCK.format("ids")}
   {
         _FOUND.format(
             place="q.ordinal, q.value, latest_resources.id,",
@@ -141,6 +152,7 @@ def _overwrite(names: Sequence[str]) -> str:
 APPLY: Final = _function(
     "apply",
     f"""(
+  seen TEXT[], versions TEXT[],
   new_rollouts rollouts[], tagged TEXT[], tags rollout_tags[], changed_rollouts rollouts[],
   new_attempts attempts[], changed_attempts attempts[],
   new_spans spans[], texts contents[], owners content_owners[], contents_lock BIGINT,
@@ -154,6 +166,16 @@ DECLARE
   fresh BIGINT := 0;
   last BIGINT;
 BEGIN
+  IF cardinality(seen) > 0 THEN
+    {_LOCK.format("seen")}
+    IF EXISTS (
+      SELECT FROM unnest(seen, versions) AS s(id, version)
+      LEFT JOIN rollouts r ON r.rollout_id = s.id {_HANGS_ON}
+      WHERE {_VERSION} <> s.version
+    ) THEN
+      RAISE EXCEPTION 'a rollout has changed since it was read' USING ERRCODE = '40001';
+    END IF;
+  END IF;
   IF cardinality(new_rollouts) > 0 THEN
     {_insert(schema.rollouts, "new_rollouts")};
     IF cardinality(tagged) > 0 THEN
@@ -226,9 +248,12 @@ BEGIN
   RETURN last;
 END $$""",
 )
-"""Writes everything that a step wants written; returns the last event's number."""
+"""Writes everything that a step wants written; returns the last event's number.
 
-_FUNCTIONS: Final = (LOCK, CLAIM, APPLY)
+Fails as a conflict if a rollout that the step has seen without a lock is not what it was.
+"""
+
+_FUNCTIONS: Final = (READ, LOCK, CLAIM, APPLY)
 _PRESENT: Final = """
 SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = current_schema() AND proname LIKE 'agentlightning\\_%'

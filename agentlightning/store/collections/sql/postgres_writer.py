@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from asyncpg import UniqueViolationError
+from asyncpg import SerializationError, UniqueViolationError
 
 from agentlightning.store.collections.changes import Changes
 from agentlightning.store.collections.kinds import DuplicatedPrimaryKeyError
@@ -24,7 +24,7 @@ from agentlightning.types import Rollout
 
 Row = tuple[Any, ...]
 
-_APPLY: Final = f"SELECT {APPLY.name}({', '.join(f'${place}' for place in range(1, 22))})"
+_APPLY: Final = f"SELECT {APPLY.name}({', '.join(f'${place}' for place in range(1, 24))})"
 
 
 def _stored(rows: Iterable[Sequence[Any]]) -> list[Row]:
@@ -44,18 +44,22 @@ class PostgresWriter(StepWriter):
     def __init__(self, executor: PostgresConnection, cache: RecordCache, sink: ContentSink) -> None:
         super().__init__(executor, cache, sink)
         self._postgres = executor
+        self.seen: dict[str, str] = {}
+        """Versions of rollouts that were read without a lock; writing makes sure of them."""
         self.in_one_go = False
         """The last write was begun as a transaction of its own."""
 
     def write(self, changes: Changes) -> None:
         if self._is_rare(changes):
-            self._postgres.begin()
+            self.begin()
             super().write(changes)
             return
         self.in_one_go = not self._postgres.in_transaction
         totals = Totals()
         new_contents, owners, spans = self._spans(changes, totals)
         parameters = (
+            list(self.seen),
+            list(self.seen.values()),
             *self._rollouts(changes, totals),
             *self._attempts(changes, totals),
             spans,
@@ -77,6 +81,16 @@ class PostgresWriter(StepWriter):
                 "A record, or a reply, is there already; look again."
             ) from error
         number_events(changes.events, last)
+
+    def begin(self) -> None:
+        """Begin a transaction, unless one is open.
+
+        Raises:
+            SerializationError: It would be too late, for rollouts were read without a lock.
+        """
+        if self.seen:
+            raise SerializationError("the step needs locks; run it again with locks")
+        self._postgres.begin()
 
     def _is_rare(self, changes: Changes) -> bool:
         """Return whether there is something that the function does not write."""
