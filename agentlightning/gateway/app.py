@@ -18,6 +18,7 @@ from agentlightning.gateway.recorder import GatewayStats
 from agentlightning.gateway.reply import Receive, Reply, Send
 from agentlightning.gateway.routes import Target, read_headers, read_target
 from agentlightning.gateway.seal import AttemptKey
+from agentlightning.gateway.upstream import RemembersConversations
 
 __all__ = ["GatewayApp"]
 
@@ -153,7 +154,15 @@ class GatewayApp:
             raise RequestError("timeout must be a number of seconds, 0 or more.", param="timeout")
         bounded = min(float(timeout), _LONGEST_SEAL_SECONDS)
         tally = await self._services.ledger.seal(attempt, bounded)
+        if not tally.in_flight:
+            self._forget("/".join(attempt))
         await reply.json(200, {"calls": tally.counts(), "unrecorded": tally.unrecorded})
+
+    def _forget(self, conversation: str) -> None:
+        """Tell the upstreams that remember conversations that one has ended."""
+        for route in self._services.models.routes.values():
+            if isinstance(route.upstream, RemembersConversations):
+                route.upstream.forget(conversation)
 
     def _check_secret(self, headers: dict[str, str]) -> None:
         if self._secret is None:

@@ -16,9 +16,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Upstream", "UpstreamCapabilities", "UpstreamRequest", "UpstreamResponse"]
+__all__ = [
+    "RemembersConversations",
+    "Upstream",
+    "UpstreamCapabilities",
+    "UpstreamRequest",
+    "UpstreamResponse",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,4 +114,13 @@ class Upstream(Protocol):
 
     async def aclose(self) -> None:
         """Release connections; idempotent."""
+        ...
+
+
+@runtime_checkable
+class RemembersConversations(Protocol):
+    """An upstream that keeps something of each conversation, and need not once it has ended."""
+
+    def forget(self, conversation: str) -> None:
+        """Free what is kept of a conversation; unknown ones are no error. Must not block."""
         ...

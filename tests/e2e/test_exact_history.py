@@ -4,6 +4,7 @@ import copy
 import json
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from openai import AsyncOpenAI
@@ -94,6 +95,11 @@ async def test_a_conversation_with_tools_is_one_row_in_exact_mode(
         llm = ProxyLLM(endpoint=gateway.endpoint, model="tiny")
         await converse(llm.get_base_url(*ids), stream=stream)
         calls = find_calls(await store.query_spans(rollout.rollout_id))
+        stats = upstream.history_stats()
+        assert stats.conversations == (history == "exact")
+        async with httpx.AsyncClient() as client:
+            await client.post(llm.get_base_url(*ids).removesuffix("/v1") + "/seal")
+        assert upstream.history_stats().conversations == 0
     finally:
         await gateway.stop()
         engine.stop()
@@ -101,7 +107,6 @@ async def test_a_conversation_with_tools_is_one_row_in_exact_mode(
     sampled = [tokenizer.decode(call.choices[0].token_ids) for call in calls]
     assert sampled == [text + "<|im_end|>" for text in SAID]
     assert report.trained_tokens == sum(len(call.choices[0].token_ids) for call in calls)
-    stats = upstream.history_stats()
     if history == "exact":
         (row,) = rows
         assert report.forks == {}
@@ -109,8 +114,6 @@ async def test_a_conversation_with_tools_is_one_row_in_exact_mode(
         assert stats.prompts == {"first": 1, "spliced": 2}
         text = tokenizer.decode(row.ids)
         assert all(text.count(said) == 1 for said in SAID)
-        upstream.forget("/".join(ids))
-        assert upstream.history_stats().conversations == 0
     else:
         assert len(rows) == 3
         assert report.forks == {ForkCause.TOOL_JSON: 1, ForkCause.TEMPLATE: 1}
