@@ -69,15 +69,20 @@ class Shared(Protocol):
 
 
 class PackedSpan:
-    """One span; fields that have no attribute here are unpacked when asked for."""
+    """One span; fields that have no attribute here are unpacked when asked for.
+
+    Attributes:
+        shape: What the span has in common with others.
+        packed: The values of its attributes, with all unusual parts; or the span as it is.
+    """
 
     __slots__ = (
-        "_packed",
-        "_shape",
         "end_time",
         "name",
+        "packed",
         "parent_id",
         "sequence_id",
+        "shape",
         "span_id",
         "start_time",
         "trace_id",
@@ -105,11 +110,28 @@ class PackedSpan:
         self.start_time = span.start_time
         self.end_time = span.end_time
         try:
-            shape, self._packed = _pack(span)
+            shape, self.packed = _pack(span)
         except (ValueError, AttributeError, KeyError):
             # Numbers of numpy and the like, which only models that were not validated hold.
-            shape, self._packed = _bare_shape(span), span
-        self._shape: Shape = shared.setdefault(shape, shape)
+            shape, self.packed = _bare_shape(span), span
+        self.shape: Shape = shared.setdefault(shape, shape)
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Any]) -> PackedSpan:
+        """Return the packed span that has these parts, in the order of its slots."""
+        row = cls.__new__(cls)
+        (
+            row.end_time,
+            row.name,
+            row.packed,
+            row.parent_id,
+            row.sequence_id,
+            row.shape,
+            row.span_id,
+            row.start_time,
+            row.trace_id,
+        ) = parts
+        return row
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -119,29 +141,24 @@ class PackedSpan:
     @property
     def rollout_id(self) -> str:
         """The span's rollout."""
-        return self._shape[0]
+        return self.shape[0]
 
     @property
     def attempt_id(self) -> str:
         """The span's attempt."""
-        return self._shape[1]
+        return self.shape[1]
 
     @property
     def size(self) -> int:
         """About how many bytes the span takes, without its shape, which many share."""
-        return len(self._packed) + _OVERHEAD if isinstance(self._packed, bytes) else 8 * _OVERHEAD
-
-    @property
-    def shape(self) -> Shape:
-        """What the span has in common with others."""
-        return self._shape
+        return len(self.packed) + _OVERHEAD if isinstance(self.packed, bytes) else 8 * _OVERHEAD
 
     @property
     def json_values(self) -> bytes | None:
         """The attributes' values as a JSON list; None where the span is more than its shape, its
         texts and times, and these.
         """
-        packed = self._packed
+        packed = self.packed
         if isinstance(packed, bytes) and packed[0] == _JSON_LIST:
             return packed + b"]"
         return None
@@ -152,10 +169,10 @@ class PackedSpan:
         Args:
             resources: Unpacked before for the same reader, who gets each of them once.
         """
-        packed = self._packed
+        packed = self.packed
         if not isinstance(packed, bytes):
             return packed
-        shape, others = self._shape, None
+        shape, others = self.shape, None
         resource = None if resources is None else resources.get(shape[5])
         if resource is None:
             resource = unpack_resource(shape[5])

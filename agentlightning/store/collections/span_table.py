@@ -12,11 +12,14 @@ from agentlightning.store.collections.base import Collection, DuplicatedPrimaryK
 from agentlightning.store.collections.filtering import (
     check_page,
     compile_filter,
+    conditions,
     is_any,
+    musts,
     none_rank,
     sort_records,
 )
 from agentlightning.store.collections.packed import PackedSpan, is_packed_read
+from agentlightning.store.collections.packed_rows import READABLE, PackedRows
 from agentlightning.store.record import build, replace
 from agentlightning.types import FilterOptions, OtelResource, PaginatedResult, SortOptions, Span
 
@@ -29,11 +32,13 @@ _UNORDERED: Final = -1
 class _RolloutSpans:
     """The spans of one rollout, in order of insertion."""
 
-    __slots__ = ("_in_order", "by_attempt", "rows", "shared", "size")
+    __slots__ = ("_in_order", "by_attempt", "last", "rows", "shared", "size")
 
     def __init__(self) -> None:
-        self.rows: list[PackedSpan] = []
-        self.by_attempt: dict[str, dict[str, PackedSpan]] = {}
+        self.rows = PackedRows()
+        self.last: PackedSpan | None = None
+        self.by_attempt: dict[str, dict[str, int]] = {}
+        """Positions of spans in `rows`."""
         self.shared: dict[Any, Any] = {}
         self.size = 0
         self._in_order: dict[str, int] = {}
@@ -46,13 +51,21 @@ class _RolloutSpans:
         """
         known = self._in_order.get(field, 0)
         if 0 <= known < len(self.rows):
-            values = [*map(attrgetter(field), self.rows[max(known - 1, 0) :])]
+            values = self.rows.values(field, max(known - 1, 0))
             # None has a place of its own in the order, and NaN has none.
             ordered = None not in values and all(map(le, values, islice(values, 1, None)))
             known = self._in_order[field] = len(self.rows) if ordered else _UNORDERED
         return known != _UNORDERED
 
-    def find(self, span: Span) -> PackedSpan | None:
+    def of_attempt(self, attempt_id: str) -> Sequence[PackedSpan]:
+        """Return the spans of one attempt, in order of insertion."""
+        found = self.by_attempt.get(attempt_id, {})
+        if len(found) == len(self.rows):
+            return self.rows
+        return [self.rows[position] for position in found.values()]
+
+    def find(self, span: Span) -> int | None:
+        """Return a span's position."""
         return self.by_attempt.get(span.attempt_id, {}).get(span.span_id)
 
 
@@ -84,14 +97,13 @@ class SpanTable(Collection[Span]):
         rollout = self._rollouts.get(span.rollout_id)
         if rollout is None:
             rollout = self._rollouts[span.rollout_id] = _RolloutSpans()
-        rows = rollout.rows
-        packed = PackedSpan(span, rollout.shared, rows[-1] if rows else None)
+        packed = rollout.last = PackedSpan(span, rollout.shared, rollout.last)
         size = packed.size if self._size_of is None else self._size_of(span)
-        rows.append(packed)
         attempt = rollout.by_attempt.get(span.attempt_id)
         if attempt is None:
             attempt = rollout.by_attempt[span.attempt_id] = {}
-        attempt[packed.span_id] = packed
+        attempt[packed.span_id] = len(rollout.rows)
+        rollout.rows.append(packed)
         rollout.size += size
         self._count += 1
         self.total_bytes += size
@@ -116,21 +128,27 @@ class SpanTable(Collection[Span]):
         self.total_bytes -= rollout.size
         return len(rollout.rows)
 
-    def _rows(self, options: FilterOptions | None) -> tuple[list[PackedSpan], _RolloutSpans | None]:
+    def _rows(
+        self, options: FilterOptions | None
+    ) -> tuple[Sequence[PackedSpan], _RolloutSpans | None]:
         """Return the matches in order of insertion, and the rollout if all belong to one."""
         rollout_id, attempt_id, rest = _split_owner(options)
         rollout = None
+        rows: Sequence[PackedSpan]
         if rollout_id is None:
             rows = list(chain.from_iterable(r.rows for r in self._rollouts.values()))
         else:
             rollout = self._rollouts.get(rollout_id)
             if rollout is None:
                 return [], None
-            rows = rollout.rows
-            if attempt_id is not None:
-                rows = list(rollout.by_attempt.get(attempt_id, {}).values())
+            rows = rollout.rows if attempt_id is None else rollout.of_attempt(attempt_id)
         test = compile_filter(rest)
-        return rows if test is None else [row for row in rows if test(row)], rollout
+        if test is None:
+            return rows, rollout
+        if isinstance(rows, PackedRows) and not any(musts(rest)):
+            fields = list({field for field, _, _ in conditions(rest)})
+            return rows.where(test, fields), rollout
+        return [row for row in rows if test(row)], rollout
 
     async def query(
         self,
@@ -145,12 +163,16 @@ class SpanTable(Collection[Span]):
         end = total if limit == -1 else min(total, offset + limit)
         if sort is not None:
             field = sort["name"]
-            none_rank(Span, field)
+            rank, backwards = none_rank(Span, field), sort["order"] == "desc"
             # Perf: a page of rows that are in order is cut out without touching the others.
-            if field not in _NUMBERS or rollout is None or not rollout.is_ascending(field):
-                rows = sort_records(rows, Span, sort)
-            elif sort["order"] == "desc":
-                rows = sort_records(_tail(rows, end, field), Span, sort)
+            if field in _NUMBERS and rollout is not None and rollout.is_ascending(field):
+                if backwards:
+                    rows = sort_records(_tail(rows, end, field), Span, sort)
+            elif isinstance(rows, PackedRows) and field in READABLE:
+                order = rows.ordered(field, rank, backwards=backwards)[offset:end]
+                return _result([rows[position] for position in order], limit, offset, total)
+            else:
+                rows = sort_records([*rows], Span, sort)
         return _result(rows[offset:end], limit, offset, total)
 
     async def get(
@@ -159,7 +181,7 @@ class SpanTable(Collection[Span]):
         found = await self.query(filter, sort, limit=1)
         return found[0] if found else None
 
-    def _find(self, span: Span) -> PackedSpan | None:
+    def _find(self, span: Span) -> int | None:
         rollout = self._rollouts.get(span.rollout_id)
         return rollout.find(span) if rollout is not None else None
 
@@ -195,29 +217,30 @@ class SpanTable(Collection[Span]):
         return [self._merge(span, update_fields) for span in items]
 
     def _merge(self, span: Span, update_fields: Sequence[str] | None) -> Span:
-        old = self._find(span)
-        if old is None:
+        position = self._find(span)
+        if position is None:
             self.add(span)
             return span
         if update_fields is not None:
-            span = replace(old.span(), **{name: getattr(span, name) for name in update_fields})
-        self._rebuild(span.rollout_id, {id(old): span})
+            old = self._rollouts[span.rollout_id].rows[position].span()
+            span = replace(old, **{name: getattr(span, name) for name in update_fields})
+        self._rebuild(span.rollout_id, {position: span})
         return span
 
     async def delete(self, items: Sequence[Span]) -> None:
         self._check(items, present=True)
-        gone: dict[str, dict[int, None]] = {}
+        gone: dict[str, dict[int | None, None]] = {}
         for span in items:
-            gone.setdefault(span.rollout_id, {})[id(self._find(span))] = None
-        for rollout_id, rows in gone.items():
-            self._rebuild(rollout_id, rows)
+            gone.setdefault(span.rollout_id, {})[self._find(span)] = None
+        for rollout_id, positions in gone.items():
+            self._rebuild(rollout_id, positions)
 
-    def _rebuild(self, rollout_id: str, changed: Mapping[int, Span | None]) -> None:
+    def _rebuild(self, rollout_id: str, changed: Mapping[int | None, Span | None]) -> None:
         """Put a rollout's spans together anew, with some of them replaced or left out."""
         rows = self._rollouts[rollout_id].rows
         self.drop(rollout_id)
-        for row in rows:
-            span = changed.get(id(row)) if id(row) in changed else row.span()
+        for position, row in enumerate(rows):
+            span = changed[position] if position in changed else row.span()
             if span is not None:
                 self.add(span)
 
@@ -234,13 +257,13 @@ def _result(
     )
 
 
-def _tail(rows: list[PackedSpan], size: int, field: str) -> list[PackedSpan]:
+def _tail(rows: Sequence[PackedSpan], size: int, field: str) -> list[PackedSpan]:
     """Return the last rows of those in ascending order, with all that equal the first of them."""
     start = len(rows) - size
     value_of = attrgetter(field)
     while 0 < start < len(rows) and value_of(rows[start - 1]) == value_of(rows[start]):
         start -= 1
-    return rows[start:]
+    return [*rows[start:]]
 
 
 def _exact(options: Mapping[str, Any], field: str) -> str | None:
