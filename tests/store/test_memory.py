@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from agentlightning.errors import ConfigurationError, StoreError
 from agentlightning.store.memory import InMemoryLightningStore, estimate_model_size
+from agentlightning.types import RolloutConfig
 from tests.conformance.store_conformance import StoreConformance
 from tests.conformance.store_spans import make_span
 
@@ -96,6 +97,19 @@ async def test_size_estimate_grows_with_content():
     tokens = estimate_model_size(make_span(owner, attributes={"t": list(range(1000))}))
     assert texts - small > 9_000
     assert tokens - small > 20_000
+
+
+async def test_returned_configs_are_copies():
+    """Changing the config of a returned rollout changes no rollout of the store."""
+    store = InMemoryLightningStore()
+    first = await store.enqueue_rollout(1)
+    claim = await store.dequeue_rollout()
+    assert claim is not None
+    for config in (first.config, claim.config):
+        config.max_attempts = 7
+        config.retry_condition.append("failed")
+    others = [await store.enqueue_rollout(2), await store.get_rollout_by_id(first.rollout_id)]
+    assert [other.config for other in others] == [RolloutConfig(), RolloutConfig()]
 
 
 async def test_returned_records_are_copies():
