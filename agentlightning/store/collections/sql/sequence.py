@@ -238,7 +238,7 @@ class SqlJournal(EventJournal):
         last = before + len(new)
         for seq, event in enumerate(new, before + 1):
             # Perf: a model's own setter takes a microsecond.
-            event.__dict__["seq"] = seq
+            vars(event)["seq"] = seq
         body = events_text(new)
         kept = orjson.dumps(dict(counts)).decode() if counts else None
         executor.change(cls._insert, (last, len(new), body, kept))
