@@ -63,7 +63,7 @@ async def run_all(client: LightningStoreClient) -> None:
                     storm.create_task(freeze_until_lost(client, fleet, kind))
                 if ended == max(*KILLS, *FREEZES):
                     break
-        finished = await client.wait_for_rollouts(rollout_ids=ids, timeout=90)
+        finished = await client.wait_for_rollouts(rollout_ids=ids, timeout=150)
         assert len(finished) == ROLLOUTS, f"{ROLLOUTS - len(finished)} rollouts never ended"
         assert {rollout.status for rollout in finished} == {"succeeded"}
     finally:
@@ -139,7 +139,7 @@ async def audit_one(
     return Counter(lost=len(before), late_spans=late, late_statuses=sum(statuses))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_killed_and_frozen_runners_lose_and_double_nothing(tmp_path):
     """What lost runners held is done by others when its lease has run out; every rollout has ended
     once, with all of the spans and calls of the attempt that ended it, and no others. What a

@@ -89,7 +89,7 @@ async def run_everything(server: StoreProcess, gateway: Gateway, folder: Path) -
     client = patient_client(server.address)
     try:
         ids = await enqueue_all(server.address, log)
-        finished = await client.wait_for_rollouts(rollout_ids=ids, timeout=80)
+        finished = await client.wait_for_rollouts(rollout_ids=ids, timeout=150)
         assert len(finished) == ROLLOUTS, f"{ROLLOUTS - len(finished)} rollouts never ended"
         await killer
     finally:
@@ -142,7 +142,7 @@ async def audit(path: Path, folder: Path, model: ModelServer) -> None:
     assert sum(calls.values()) >= ROLLOUTS * CALLS
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_server_killed_three_times_loses_and_doubles_nothing(tmp_path):
     """Whatever the server acknowledged is there after it was killed, once, and where it belongs;
     every rollout has ended, once.
