@@ -31,16 +31,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def state_of(pid: int) -> tuple[str, int]:
+    """Return a process's state, `X` when there is none, and its parent."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[0], int(fields[1])
+    return "X", 0
+
+
 def children_of(pid: int) -> list[int]:
     """Return the processes that a process has started."""
-    stats = (path for path in Path("/proc").glob("[0-9]*/stat"))
-    found: list[int] = []
-    for stat in stats:
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [child for child in pids if state_of(child)[1] == pid]
 
 
 class PostgresProcess:
@@ -89,12 +91,12 @@ class PostgresProcess:
         nobody notices at once: the processes that serve connections end when they look up.
         """
         if self._process is not None:
-            children = children_of(self._process.pid)
+            children = children_of(self._process.pid) if how == signal.SIGKILL else []
             self._process.send_signal(how)
             self._process.wait(60)
             self._process = None
             for child in children:
-                while Path(f"/proc/{child}").exists():
+                while state_of(child)[0] not in "XZ":
                     time.sleep(0.01)
 
     def url(self, database: str = "postgres") -> str:
