@@ -138,7 +138,16 @@ class ChatService:
 
     def _say_template(self) -> None:
         report = self.history.template
-        logger.debug("chat template examined", extra={"template_report": report.to_dict()})
+        logger.info(
+            "chat template examined",
+            extra={
+                "model": self.model,
+                "history": "exact" if self._remembers else "template",
+                "append_safe": report.append_safe,
+                "can_splice": report.can_splice,
+                "departing": report.departing,
+            },
+        )
         if self._remembers and report.unspliceable:
             logger.warning(
                 "the chat template hides where answers end; such histories are rendered anew",

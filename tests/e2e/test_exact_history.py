@@ -2,11 +2,14 @@
 
 import copy
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 import torch
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from agentlightning.adapter.calls import find_calls
@@ -67,6 +70,33 @@ async def converse(base_url: str, *, stream: bool) -> None:
         assert (await ask()).content == "Good bye."
 
 
+async def converse_with_anthropic(base_url: str, *, stream: bool) -> None:
+    """The same two questions from the other client, in its own format."""
+    async with AsyncAnthropic(
+        base_url=base_url.removesuffix("/v1"), api_key="-", max_retries=0
+    ) as client:
+        tool: Any = {"name": "add", "input_schema": {"type": "object"}}
+        messages: list[Any] = [{"role": "user", "content": "1+2?"}]
+
+        async def ask() -> Any:
+            asked: Any = {"model": "tiny", "messages": messages, "tools": [tool]}
+            if not stream:
+                said = await client.messages.create(max_tokens=200, **asked)
+            else:
+                async with client.messages.stream(max_tokens=200, **asked) as events:
+                    said = await events.get_final_message()
+            blocks = [block.model_dump(exclude_none=True) for block in said.content]
+            messages.append({"role": "assistant", "content": blocks})
+            return said.content
+
+        call = (await ask())[-1]
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "3"}
+        messages.append({"role": "user", "content": [result]})
+        await ask()
+        messages.append({"role": "user", "content": "Bye"})
+        assert (await ask())[0].text == "Good bye."
+
+
 @pytest.fixture(scope="module")
 def thinking(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that reasons, calls a tool and answers, with a template that drops reasoning."""
@@ -76,12 +106,9 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return loaded, tokenizer
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("history", ["exact", "template"])
-async def test_a_conversation_with_tools_is_one_row_in_exact_mode(
-    thinking: Any, history: Any, stream: bool
-) -> None:
-    """Exact: one row that holds all that was sampled. Template: each altered answer forks."""
+@asynccontextmanager
+async def served(thinking: Any, history: Any) -> AsyncIterator[tuple[Any, Any, Any]]:
+    """A gateway before the model: upstream, URL of an attempt, and what reads its calls."""
     loaded, tokenizer = thinking
     engine = Engine(teach(loaded, *SAID), tokenizer)
     engine.start()
@@ -91,31 +118,57 @@ async def test_a_conversation_with_tools_is_one_row_in_exact_mode(
     await gateway.start()
     try:
         rollout = await store.start_rollout("sum")
-        ids = (rollout.rollout_id, rollout.attempt.attempt_id)
         llm = ProxyLLM(endpoint=gateway.endpoint, model="tiny")
-        await converse(llm.get_base_url(*ids), stream=stream)
-        calls = find_calls(await store.query_spans(rollout.rollout_id))
-        stats = upstream.history_stats()
-        assert stats.conversations == (history == "exact")
-        async with httpx.AsyncClient() as client:
-            await client.post(llm.get_base_url(*ids).removesuffix("/v1") + "/seal")
-        assert upstream.history_stats().conversations == 0
+        url = llm.get_base_url(rollout.rollout_id, rollout.attempt.attempt_id)
+
+        async def calls() -> Any:
+            return find_calls(await store.query_spans(rollout.rollout_id))
+
+        yield upstream, url, calls
     finally:
         await gateway.stop()
         engine.stop()
-    rows, report = build_token_rows(calls, decode=tokenizer.decode)
-    sampled = [tokenizer.decode(call.choices[0].token_ids) for call in calls]
-    assert sampled == [text + "<|im_end|>" for text in SAID]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("talk", [converse, converse_with_anthropic])
+async def test_a_conversation_with_tools_is_one_row_in_exact_mode(
+    thinking: Any, talk: Any, stream: bool
+) -> None:
+    """Whatever the client and its format: one row that holds all that was sampled, each once."""
+    async with served(thinking, "exact") as (upstream, url, read_calls):
+        await talk(url, stream=stream)
+        calls = await read_calls()
+    decode = thinking[1].decode
+    (row,), report = build_token_rows(calls, decode=decode)
+    assert [decode(call.choices[0].token_ids) for call in calls] == [f"{s}<|im_end|>" for s in SAID]
     assert report.trained_tokens == sum(len(call.choices[0].token_ids) for call in calls)
-    if history == "exact":
-        (row,) = rows
-        assert report.forks == {}
-        assert report.merge_ratio == 3
-        assert stats.prompts == {"first": 1, "spliced": 2}
-        text = tokenizer.decode(row.ids)
-        assert all(text.count(said) == 1 for said in SAID)
-    else:
-        assert len(rows) == 3
-        assert report.forks == {ForkCause.TOOL_JSON: 1, ForkCause.TEMPLATE: 1}
-        assert stats.prompts == {"first": 3}
-        assert "I need a tool" not in tokenizer.decode(calls[2].prompt_token_ids)
+    assert (report.forks, report.merge_ratio) == ({}, 3)
+    assert all(decode(row.ids).count(said) == 1 for said in SAID)
+    assert upstream.history_stats().prompts == {"first": 1, "spliced": 2}
+
+
+async def test_rendered_anew_each_altered_answer_forks(thinking: Any) -> None:
+    """In template mode the rewritten call and the dropped reasoning make rows of their own."""
+    async with served(thinking, "template") as (upstream, url, read_calls):
+        await converse(url, stream=False)
+        calls = await read_calls()
+    decode = thinking[1].decode
+    rows, report = build_token_rows(calls, decode=decode)
+    assert len(rows) == 3
+    assert report.forks == {ForkCause.TOOL_JSON: 1, ForkCause.TEMPLATE: 1}
+    assert report.trained_tokens == sum(len(call.choices[0].token_ids) for call in calls)
+    assert "I need a tool" not in decode(calls[2].prompt_token_ids)
+    assert upstream.history_stats().prompts == {"first": 3}
+
+
+async def test_a_sealed_attempt_is_forgotten(thinking: Any) -> None:
+    """When its runner seals an attempt, nothing of it is kept, and late calls are still served."""
+    async with served(thinking, "exact") as (upstream, url, _):
+        await converse(url, stream=False)
+        assert upstream.history_stats().conversations == 1
+        async with httpx.AsyncClient() as client:
+            await client.post(url.removesuffix("/v1") + "/seal")
+        stats = upstream.history_stats()
+        assert (stats.conversations, stats.tokens) == (0, 0)
+        await converse(url, stream=False)

@@ -1,6 +1,7 @@
 """Chat completions, whole and streamed."""
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -267,3 +268,57 @@ async def test_a_stopped_engine_is_an_error_not_an_answer(chat: ChatService) -> 
     await asyncio.to_thread(chat.engine.stop)
     with pytest.raises(EngineError):
         await task
+
+
+async def test_the_template_is_examined_at_start(
+    tiny: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the template does to histories is logged, and a warning names what cannot be kept."""
+    engine = Engine(tiny.model, copy.copy(tiny.tokenizer))
+    with caplog.at_level("INFO", "agentlightning.engine.chat"):
+        ChatService(engine, model="m")
+        assert caplog.records[-1].append_safe
+        engine.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
+        ChatService(engine, model="m", history="template")
+        assert not caplog.records[-1].can_splice
+        ChatService(engine, model="m")
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "INFO", "WARNING"]
+    assert "plain" in caplog.records[-1].conversations
+
+
+async def test_each_choice_can_be_continued(chat: ChatService) -> None:
+    """Whole or streamed, the answer that comes back is repeated token for token."""
+    body = {**BASE, "n": 2, "temperature": 1.0}
+    answer = await chat.complete(body, conversation="a")
+    chunks = [chunk async for chunk in chat.stream(body, conversation="b")]
+    said = {
+        "a": [(c["message"]["content"], c["token_ids"]) for c in answer["choices"]],
+        "b": [(joined(chunks, i)["content"], joined(chunks, i)["token_ids"]) for i in range(2)],
+    }
+    for conversation, choices in said.items():
+        for content, ids in choices:
+            turn = [*USER, {"role": "assistant", "content": content}, *USER]
+            asked = {**BASE, "messages": turn, "max_tokens": 1}
+            then = await chat.complete(asked, conversation=conversation)
+            exact = [*answer["prompt_token_ids"], *ids]
+            assert then["prompt_token_ids"][: len(exact)] == exact
+    assert chat.history.stats().prompts == {"first": 2, "spliced": 4}
+
+
+async def test_a_history_that_no_longer_fits_is_rendered_shorter(
+    tiny: LoadedModel, make_engine: Callable[..., Engine]
+) -> None:
+    """Where only the exact prompt is too long, the call is served all the same."""
+    thought = "<think>" + "so " * 20 + "</think>A"
+    engine = make_engine(teach(tiny, thought), max_context=130)
+    engine.tokenizer = copy.copy(tiny.tokenizer)
+    engine.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
+    )
+    chat = ChatService(engine, model="m")
+    first = await chat.complete({**BASE, "max_tokens": 100}, conversation="c")
+    long = {"role": "user", "content": "x" * 50}
+    turn = [*USER, first["choices"][0]["message"], long]
+    then = await chat.complete({**BASE, "messages": turn, "max_tokens": 1}, conversation="c")
+    assert len(then["prompt_token_ids"]) < 70
+    assert chat.history.stats().causes == {"length": 1}
