@@ -420,7 +420,8 @@ async def measure_http_wake_ups(*, backend: str, count: int) -> dict[str, Any]:
 async def serve(*, backend: str, port: int) -> dict[str, Any]:
     """Serve a store until standard input closes."""
     async with opened(backend) as store:
-        server = agl.LightningStoreServer(store, host="127.0.0.1", port=port, launch_mode="asyncio")
+        # In a thread, as both sides do by default, and on the event loop that each chooses there.
+        server = agl.LightningStoreServer(store, host="127.0.0.1", port=port, launch_mode="thread")
         await server.start()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
