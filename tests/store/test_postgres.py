@@ -312,6 +312,24 @@ async def test_newer_layout_is_refused(server, url, store):
     await newer.close()
 
 
+async def test_layout_2_is_migrated_on_opening(server, url, store):
+    """Tables of the layout before are brought to the present one with all that is in them."""
+    rollout = await store.enqueue_rollout("kept")
+    await store.close()
+    schema = url.rpartition("=")[2]
+    for change in (
+        f"ALTER TABLE {schema}.events DROP COLUMN counts CASCADE",
+        f"UPDATE {schema}.agentlightning_layout SET version = 2",
+    ):
+        await asyncio.to_thread(server.run, change)
+    opened = PostgresLightningStore(url)
+    claim = await opened.dequeue_rollout()
+    assert claim is not None
+    assert (claim.rollout_id, claim.input) == (rollout.rollout_id, "kept")
+    assert (await opened.statistics())["total_rollouts"] == 1
+    await opened.close()
+
+
 async def test_several_open_at_once(url):
     """Stores that open an empty database at the same time create its tables once."""
     stores = [PostgresLightningStore(url, pool_size=1) for _ in range(5)]
