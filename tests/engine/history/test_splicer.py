@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentlightning.adapter.token_row import ForkCause
 from agentlightning.adapter.token_tree import build_token_rows
 from agentlightning.engine.history.splicer import HistoryCause, HistorySplicer, PromptPlan
 from agentlightning.engine.template import render_prompt
@@ -356,3 +357,44 @@ def test_plain_histories_read_exactly_as_the_template_renders_them(
         reply = said("".join(pieces))
         splicer.remember(plan, reply, ids_of(TOKENIZER, *pieces, END))
         messages.append(reply)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(sorted(TEMPLATES)), turns(), turns(), st.data())
+def test_agents_forks_and_choices_never_drift(
+    template: str, first: list[dict[str, Any]], second: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    """However conversations branch and interleave, no sampled token is shown in other tokens."""
+    tokenizer, splicer = TOKENIZERS[template], make_splicer(template)
+    end = ENDS.get(template, END)
+    branches: list[list[dict[str, Any]]] = [[]]
+    calls: list[CallRecord] = []
+    for at, turn in enumerate([*first, *second]):
+        base = data.draw(st.sampled_from(branches))
+        messages = [*base, user(turn["user"])]
+        plan = splicer.plan("c", messages)
+        assert plan.cause is None
+        choices: list[CallChoice] = []
+        for index in range(data.draw(st.integers(1, 2))):
+            pieces = [turn["think"], *turn["pieces"], *(["Yes"] * index)]
+            ids = ids_of(tokenizer, *pieces, *([end] if turn["ended"] else []))
+            reply = said("".join(pieces))
+            splicer.remember(plan, reply, ids, choice=index)
+            choices.append(CallChoice(index=index, token_ids=ids, message=reply))
+            branches.append([*messages, echoed(turn, reply, uses_tools=False)])
+        calls.append(
+            CallRecord(
+                call_id=str(at),
+                rollout_id="r",
+                attempt_id="a",
+                prompt_token_ids=plan.ids,
+                choices=choices,
+                start_time=at,
+                end_time=at,
+            )
+        )
+    rows, report = build_token_rows(calls)
+    assert report.drift_tokens == 0
+    assert set(report.forks) <= {ForkCause.SAMPLE, ForkCause.CONTEXT}
+    assert report.trained_tokens == report.sampled_tokens
+    assert len(rows) <= report.samples
