@@ -72,7 +72,7 @@ def _threshold(name: str, value: float | None, default: float, capacity: int, le
 class InMemoryLightningStore(CollectionBasedLightningStore):
     """A store in this process's memory, for any number of threads and event loops.
 
-    It keeps spans packed, about 0.7 KB for one of six attributes, and makes them anew at each
+    It keeps spans packed, about 0.7 KB for one of fourteen attributes, and makes them anew at each
     reading; answers to repeated calls are kept for the last 16,384 idempotency keys.
 
     When spans take more than a threshold, those of whole rollouts are given up, oldest first,
