@@ -230,7 +230,8 @@ def build_token_rows(
     reader = PromptReader(options.image_tokens)
     tree = _Tree(options, reader, decode, report)
     samples: list[Sample] = []
-    for call in sorted(calls, key=lambda call: (call.end_time, call.start_time, call.call_id)):
+    ordered = sorted(calls, key=lambda call: (call.end_time, call.start_time, call.call_id))
+    for call in (part for whole in ordered for part in whole.by_prompt()):
         fresh = _samples_of(call, options, first=len(samples))
         if not fresh:
             report.calls_without_tokens += 1

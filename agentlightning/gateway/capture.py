@@ -150,7 +150,9 @@ class CapturedCall:
         if route.trained:
             await services.gate.enter(services.pause_wait_seconds)
             self._entered = True
-        self._exchange = exchange = self._dialect.begin(body, self._request.body, route)
+        conversation = "/".join(self._attempt) if self._attempt else None
+        exchange = self._dialect.begin(body, self._request.body, route, conversation)
+        self._exchange = exchange
         record.chat_request = exchange.chat_request
         response = await route.upstream.send(self._upstream_request(exchange))
         try:
@@ -267,7 +269,10 @@ class CapturedCall:
             await self._reply.whole(failure.status, failure.headers, body)
         elif not self._reply.has_ended:
             # Without an end, so that no client takes what it has for the whole answer.
-            await self._reply.piece(self._dialect.error_event(failure.message, **details))
+            exchange = self._exchange
+            told = exchange.break_off(failure.message, **details) if exchange else None
+            told = told or self._dialect.error_event(failure.message, **details)
+            await self._reply.piece(told)
 
     def _leave(self) -> None:
         if self._entered:

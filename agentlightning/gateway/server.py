@@ -23,6 +23,7 @@ from agentlightning.errors import ConfigurationError, GatewayError
 from agentlightning.gateway.app import GatewayApp
 from agentlightning.gateway.capture import CallServices
 from agentlightning.gateway.dialects.anthropic import AnthropicMessagesDialect
+from agentlightning.gateway.dialects.completions import CompletionsDialect
 from agentlightning.gateway.dialects.openai_chat import OpenAIChatDialect
 from agentlightning.gateway.models import ModelRoute, ModelTable
 from agentlightning.gateway.pause import PauseGate
@@ -227,7 +228,7 @@ class Gateway:
             listener.close()
 
     async def _serve(self, listener: socket.socket, ready: Future[None]) -> None:
-        dialects = [OpenAIChatDialect(), AnthropicMessagesDialect()]
+        dialects = [OpenAIChatDialect(), CompletionsDialect(), AnthropicMessagesDialect()]
         app: Any = GatewayApp(self._services, dialects, self._stats, self._secret)
         for middleware in reversed(self._middlewares):
             app = middleware(app)

@@ -36,6 +36,9 @@ class CallChoice(BaseModel):
     index: int = 0
     message: dict[str, Any] | None = None
     """The assistant message as the client received it, in the shape of chat completions."""
+    prompt_token_ids: list[int] | None = None
+    """Ids of this choice's own prompt, in a completions request with several prompts; None where
+    it is the call's, and empty where the upstream did not tell it."""
     token_ids: list[int] = Field(default_factory=list[int])
     """Sampled ids, the end-of-sequence id included; empty when the upstream gave none."""
     logprobs: list[float] = Field(default_factory=list[float])
@@ -73,6 +76,14 @@ class CallRecord(BaseModel):
     """Status of the upstream's answer; None when there was none."""
     error: str | None = None
     """What went wrong, when `outcome` is not `ok`."""
+    error_code: str | None = None
+    """The same in one word, whichever server said it in whose: `context_length_exceeded`,
+    `budget_exceeded`, `rate_limited`, `timeout`, `upstream_error`, `invalid_request_error`, `client_gone`, …"""
+    retry: int = 0
+    """Which repeat of a failed call this is, where the client counts them
+    (`x-stainless-retry-count`)."""
+    idempotency_key: str | None = None
+    """The client's name for what it asks, the same for all its repeats."""
     trace_id: str | None = None
     """Trace and parent span that the client announced (`traceparent`), if any."""
     parent_span_id: str | None = None
@@ -86,11 +97,28 @@ class CallRecord(BaseModel):
         if not self.choices:
             return []
         said = {
-            "prompt_token_ids": bool(self.prompt_token_ids),
+            "prompt_token_ids": all(part.prompt_token_ids for part in self.by_prompt()),
             "token_ids": all(choice.token_ids for choice in self.choices),
             "logprobs": all(choice.logprobs for choice in self.choices),
         }
         return [name for name, is_said in said.items() if not is_said]
+
+    def by_prompt(self) -> "list[CallRecord]":
+        """Return a record for each prompt of this call, with the choices that answer it.
+
+        That is this record alone, unless choices have prompts of their own.
+        """
+        if all(choice.prompt_token_ids is None for choice in self.choices):
+            return [self]
+        groups: dict[tuple[int, ...], list[CallChoice]] = {}
+        for choice in self.choices:
+            own = choice.prompt_token_ids
+            ids = self.prompt_token_ids if own is None else own
+            groups.setdefault(tuple(ids), []).append(choice)
+        return [
+            self.model_copy(update={"prompt_token_ids": list(ids), "choices": choices})
+            for ids, choices in groups.items()
+        ]
 
     def to_span(self) -> Span:
         """Return the span that stores this call; `from_span` gives the record back."""
@@ -100,7 +128,9 @@ class CallRecord(BaseModel):
             CallAttributes.REQUEST_MODEL.value: self.model,
             CallAttributes.PROMPT_TOKEN_IDS.value: self.prompt_token_ids,
             CallAttributes.RESPONSE_TOKEN_IDS.value: first.token_ids,
-            CallAttributes.INPUT_TOKENS.value: len(self.prompt_token_ids),
+            CallAttributes.INPUT_TOKENS.value: sum(
+                len(part.prompt_token_ids) for part in self.by_prompt()
+            ),
             CallAttributes.OUTPUT_TOKENS.value: sum(len(c.token_ids) for c in self.choices),
         }
         if self.response_id:

@@ -26,7 +26,13 @@ class AnthropicMessagesDialect(Dialect):
     paths = frozenset({"/v1/messages"})
     is_translated = True
 
-    def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
+    def begin(
+        self,
+        request: dict[str, Any],
+        body: bytes,
+        route: ModelRoute,
+        conversation: str | None = None,
+    ) -> Exchange:
         if is_native(route):
             return NativeMessageExchange(request, body, route)
         return _TranslatedMessageExchange(request, route)

@@ -70,6 +70,14 @@ class Exchange(ABC):
         """Return what the client still needs when the upstream's stream has ended."""
         return b""
 
+    def break_off(self, message: str, *, error_type: str, code: str) -> bytes | None:
+        """Return the events that tell a client that its stream failed.
+
+        None where that does not depend on what the client has seen: then `Dialect.error_event` is
+        what it gets.
+        """
+        return None
+
     @property
     @abstractmethod
     def is_complete(self) -> bool:
@@ -98,13 +106,24 @@ class Dialect(ABC):
     """Model servers may not speak it, so that even calls which nobody records need an exchange."""
 
     @abstractmethod
-    def begin(self, request: dict[str, Any], body: bytes, route: ModelRoute) -> Exchange:
+    def begin(
+        self,
+        request: dict[str, Any],
+        body: bytes,
+        route: ModelRoute,
+        conversation: str | None = None,
+    ) -> Exchange:
         """Return the exchange for one request.
 
         Args:
             request: The parsed body.
             body: The body as the client sent it.
             route: Where the call goes.
+            conversation: Names the attempt that calls, for dialects that remember what they
+                said to it.
+
+        Raises:
+            RequestError: The request cannot be served.
         """
 
     @abstractmethod

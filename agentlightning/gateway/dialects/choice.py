@@ -18,6 +18,10 @@ class ChoiceCapture:
     def __init__(self, index: int) -> None:
         self.index = index
         self.finish_reason: str | None = None
+        self.prompt_token_ids: list[int] | None = None
+        """Of this choice, where the server says it there."""
+        self.echoes_prompt = False
+        """Its log-probabilities begin with those of the prompt."""
         self._message: dict[str, Any] | None = None
         self._token_ids: list[int] = []
         self._logprobs: list[float | None] = []
@@ -30,6 +34,8 @@ class ChoiceCapture:
             choice: As the upstream sent it.
             version: Of the weights, where the choice does not say it token by token.
         """
+        if choice.get("prompt_token_ids") is not None:
+            self.prompt_token_ids = read_ints(choice, "prompt_token_ids")
         ids = read_ints(choice, "token_ids") or _ids_of_logprobs(choice.get("logprobs"))
         self._token_ids += ids
         self._versions += read_ints(choice, "token_versions") or [version] * len(ids)
@@ -49,13 +55,17 @@ class ChoiceCapture:
 
     def to_choice(self) -> CallChoice:
         """Return what was collected so far."""
+        ids, logprobs = self._token_ids, self._logprobs
+        if self.echoes_prompt and ids:
+            logprobs = logprobs[-len(ids) :]
         # A probability that is no number makes all of them useless: none is better than some.
-        known = set(map(type, self._logprobs)) <= {float, int}
+        known = set(map(type, logprobs)) <= {float, int}
         return CallChoice(
             index=self.index,
             message=_without_indices(self._message),
-            token_ids=self._token_ids,
-            logprobs=cast("list[float]", self._logprobs) if known else [],
+            prompt_token_ids=self.prompt_token_ids,
+            token_ids=ids,
+            logprobs=cast("list[float]", logprobs) if known else [],
             versions=_runs(self._versions),
             finish_reason=self.finish_reason,
         )
@@ -78,7 +88,12 @@ def read_ints(members: dict[str, Any], key: str) -> list[int]:
 def _read_logprobs(logprobs: Any) -> list[float | None]:
     if not isinstance(logprobs, dict):
         return []
-    entries = cast("dict[str, Any]", logprobs).get("content")
+    members = cast("dict[str, Any]", logprobs)
+    # Completions have lists side by side where chat completions have a list of entries.
+    plain = members.get("token_logprobs")
+    if isinstance(plain, list):
+        return cast("list[float | None]", plain)
+    entries = members.get("content")
     if not isinstance(entries, list):
         return []
     try:

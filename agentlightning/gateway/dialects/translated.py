@@ -96,6 +96,9 @@ class TranslatedExchange(Exchange):
         self._ended = True
         return self._writer.end()
 
+    def break_off(self, message: str, *, error_type: str, code: str) -> bytes | None:
+        return self._writer.error_event(message, error_type=error_type, code=code)
+
     @property
     def is_complete(self) -> bool:
         return self._chat.is_complete

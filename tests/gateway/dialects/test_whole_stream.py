@@ -25,14 +25,14 @@ def test_ends_with_the_usage_only_where_it_was_asked_for() -> None:
         "usage": {"total_tokens": 3},
     }
     body = json.dumps(answer).encode()
-    events = events_of_whole(body, with_usage=True)
+    events = events_of_whole(body, kind="chat.completion.chunk", with_usage=True)
     assert events[-1].data == b"[DONE]"
     first, second, usage = [json.loads(event.data or b"") for event in events[:-1]]
     assert first["prompt_token_ids"] == [1, 2]
     assert "prompt_token_ids" not in second
     assert [chunk["choices"][0]["delta"]["content"] for chunk in (first, second)] == ["a", "b"]
     assert usage["usage"] == {"total_tokens": 3}
-    assert len(events_of_whole(body, with_usage=False)) == 3
+    assert len(events_of_whole(body, kind="chat.completion.chunk", with_usage=False)) == 3
 
 
 async def test_streams_of_a_server_without_ids_in_streams_have_ids() -> None:

@@ -1,0 +1,220 @@
+"""What chat completions and completions have in common: asking for ids, and reading choices."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, cast
+
+from agentlightning.errors import UpstreamError
+from agentlightning.gateway.dialects.base import CapturedAnswer, Dialect, Exchange
+from agentlightning.gateway.dialects.choice import ChoiceCapture, read_ints
+from agentlightning.gateway.dialects.whole_stream import events_of_whole
+from agentlightning.gateway.jsontext import Cut, cut_members, parse_json, write_json
+from agentlightning.gateway.models import ModelRoute
+from agentlightning.gateway.stream import ServerEvent
+
+__all__ = ["OpenAIDialect", "OpenAIExchange"]
+
+_DONE = b"[DONE]"
+_SYNONYMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_IDS_IN_ANSWER = frozenset({"prompt_token_ids", "weight_version"})
+_IDS_IN_CHOICE = frozenset({"prompt_token_ids", "token_ids", "token_versions"})
+
+
+class OpenAIDialect(Dialect):
+    """A dialect whose errors are OpenAI's."""
+
+    def error_body(self, message: str, *, error_type: str, code: str) -> bytes:
+        error = {"message": message, "type": error_type, "param": None, "code": code}
+        return write_json({"error": error})
+
+    def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
+        return b"data: " + self.error_body(message, error_type=error_type, code=code) + b"\n\n"
+
+
+class OpenAIExchange(Exchange):
+    """One call that is answered with a list of choices.
+
+    Args:
+        request: The parsed body.
+        body: The body as the client sent it.
+        route: Where the call goes.
+        logprobs: How to ask for log-probabilities; None where the client does.
+        choices: How many the answer will have.
+    """
+
+    path: ClassVar[str]
+    chunk_kind: ClassVar[str]
+    """`object` of a stream's chunks."""
+
+    seen: dict[str, Any] | None = None
+    """The last answer or chunk as it was read; None after an event that held none."""
+
+    def __init__(
+        self,
+        request: dict[str, Any],
+        body: bytes,
+        route: ModelRoute,
+        *,
+        logprobs: bool | int | None,
+        choices: int,
+    ) -> None:
+        self.upstream_path = self.path
+        self.stream = bool(request.get("stream"))
+        changes = _changes(request, route, logprobs)
+        options = request.get("stream_options")
+        self._with_usage = isinstance(options, dict) and options.get("include_usage") is True
+        self.upstream_body = _with_changes(request, changes) if changes else body
+        self._cut = _unasked(request, changes)
+        self._choices_wanted = choices
+        self._captured = CapturedAnswer()
+        self._choices: dict[int, ChoiceCapture] = {}
+        self._version: int | None = None
+        self._over = False
+
+    @abstractmethod
+    def _take_whole_choice(self, capture: ChoiceCapture, choice: dict[str, Any]) -> None:
+        """Capture what a choice of a whole answer says."""
+
+    @abstractmethod
+    def _take_chunk(self, capture: ChoiceCapture, choice: dict[str, Any]) -> None:
+        """Capture what one chunk of a choice says."""
+
+    def take_whole(self, body: bytes) -> bytes:
+        answer = self._read(body)
+        if self.failure is None and not isinstance(answer.get("choices"), list):
+            raise UpstreamError("The model server's answer has no list of choices.")
+        for choice in _dicts(answer.get("choices")):
+            self._take_whole_choice(self._choice(choice), choice)
+        return self._shorten(body, answer)
+
+    def take_event(self, event: ServerEvent) -> bytes:
+        self.seen = None
+        if event.data is None or not event.data.strip():
+            return event.raw
+        if event.data.strip() == _DONE:
+            self._over = True
+            return event.raw
+        answer = self._read(event.data)
+        for choice in _dicts(answer.get("choices")):
+            self._take_chunk(self._choice(choice), choice)
+        shortened = self._shorten(event.data, answer)
+        return event.raw if shortened is event.data else event.with_data(shortened)
+
+    def split_whole(self, body: bytes) -> list[ServerEvent] | None:
+        if not self.stream:
+            return None
+        if not isinstance(self._read(body).get("choices"), list) or self.failure is not None:
+            return None
+        return events_of_whole(body, kind=self.chunk_kind, with_usage=self._with_usage)
+
+    @property
+    def is_complete(self) -> bool:
+        ended = sum(choice.finish_reason is not None for choice in self._choices.values())
+        return self._over or self.failure is not None or ended >= self._choices_wanted
+
+    @property
+    def is_over(self) -> bool:
+        return self._over
+
+    def answer(self) -> CapturedAnswer:
+        captured = self._captured
+        captured.choices = [self._choices[i].to_choice() for i in sorted(self._choices)]
+        for choice in captured.choices:
+            # Some servers say the prompt of the call in each of its choices.
+            if not captured.prompt_token_ids and choice.prompt_token_ids:
+                captured.prompt_token_ids = choice.prompt_token_ids
+            if choice.prompt_token_ids == captured.prompt_token_ids:
+                choice.prompt_token_ids = None
+        return captured
+
+    def _read(self, data: bytes) -> dict[str, Any]:
+        """Parse an answer or a chunk of one, and take what stands at its top level."""
+        try:
+            answer = parse_json(data)
+        except ValueError as error:
+            raise UpstreamError(f"The model server's answer is not JSON: {error}") from error
+        if not isinstance(answer, dict):
+            raise UpstreamError("The model server's answer is not a JSON object.")
+        members = self.seen = cast("dict[str, Any]", answer)
+        error = members.get("error")
+        if error is not None:
+            self.failure = _error_message(error)
+        captured = self._captured
+        if members.get("id"):
+            captured.response_id = str(members["id"])
+        if members.get("prompt_token_ids") is not None:
+            captured.prompt_token_ids = read_ints(members, "prompt_token_ids")
+        if isinstance(members.get("usage"), dict):
+            captured.usage = members["usage"]
+        if isinstance(members.get("weight_version"), int):
+            self._version = members["weight_version"]
+        return members
+
+    def _choice(self, choice: dict[str, Any]) -> ChoiceCapture:
+        index = choice.get("index")
+        index = index if isinstance(index, int) else 0
+        capture = self._choices.get(index)
+        if capture is None:
+            capture = self._choices[index] = ChoiceCapture(index)
+        capture.take_tokens(choice, self._version)
+        return capture
+
+    def _shorten(self, data: bytes, answer: dict[str, Any]) -> bytes:
+        return data if self._cut is None else cut_members(data, self._cut, answer)
+
+
+def _changes(
+    request: dict[str, Any], route: ModelRoute, logprobs: bool | int | None
+) -> dict[str, Any]:
+    """Return the members that the upstream must see otherwise than the client sent them."""
+    changes: dict[str, Any] = {}
+    if request.get("model") != route.model:
+        changes["model"] = route.model
+    if not route.trained:
+        return changes
+    defaults = route.sampling_defaults.items()
+    changes.update((name, value) for name, value in defaults if not _is_said(request, name))
+    changes.update(route.sampling_overrides)
+    capabilities = route.upstream.capabilities
+    if capabilities.token_ids and request.get("return_token_ids") is not True:
+        changes["return_token_ids"] = True
+    if request.get("stream") and capabilities.token_ids and not capabilities.token_ids_in_streams:
+        changes.update(stream=False, stream_options=None)
+    if capabilities.logprobs and logprobs is not None:
+        changes["logprobs"] = logprobs
+    return changes
+
+
+def _is_said(request: dict[str, Any], name: str) -> bool:
+    names = (name, _SYNONYMS.get(name, name))
+    return any(request.get(synonym) is not None for synonym in names)
+
+
+def _with_changes(request: dict[str, Any], changes: dict[str, Any]) -> bytes:
+    body = {**request, **changes}
+    removed = {key for key, value in changes.items() if value is None}
+    return write_json({key: value for key, value in body.items() if key not in removed})
+
+
+def _unasked(request: dict[str, Any], changes: dict[str, Any]) -> Cut | None:
+    """Return what to take out of the answer: all that only the gateway asked for."""
+    ids = "return_token_ids" in changes
+    logprobs = "logprobs" in changes and not request.get("logprobs")
+    if not ids and not logprobs:
+        return None
+    in_choice = Cut(
+        drop=_IDS_IN_CHOICE if ids else frozenset(),
+        blank=frozenset({"logprobs"}) if logprobs else frozenset(),
+    )
+    return Cut(drop=_IDS_IN_ANSWER if ids else frozenset(), items={"choices": in_choice})
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _error_message(error: Any) -> str:
+    message = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else error
+    return str(message or "The model server reported an error without a message.")
