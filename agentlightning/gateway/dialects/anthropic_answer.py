@@ -6,19 +6,24 @@ Both come from the same rules, so a stream's deltas add up to the whole message 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
 
 import orjson
 
-from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.anthropic_blocks import INVALID_JSON
 from agentlightning.gateway.dialects.anthropic_error import error_body, error_event
 from agentlightning.gateway.dialects.base import CapturedAnswer
+from agentlightning.gateway.dialects.chat_parts import (
+    cached_tokens,
+    calls_of,
+    first_choice,
+    sse,
+    text_of,
+    thought_of,
+)
+from agentlightning.gateway.dialects.request_check import Members
 from agentlightning.gateway.jsontext import write_json
 
-__all__ = ["MessageWriter", "sse"]
-
-Members = dict[str, Any]
+__all__ = ["MessageWriter"]
 
 _SIGNATURE = "YWdlbnRsaWdodG5pbmc="
 """Clients drop thoughts that nobody signed; the same for all, since it is not checked here."""
@@ -32,11 +37,6 @@ _STOP_REASONS = {
 }
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _DELTAS = {"text": "text_delta", "thinking": "thinking_delta"}
-
-
-def sse(event: Members) -> bytes:
-    """Return an event of a stream as it goes over the wire."""
-    return b"event: " + event["type"].encode() + b"\ndata: " + write_json(event) + b"\n\n"
 
 
 class MessageWriter:
@@ -71,14 +71,11 @@ class MessageWriter:
         self._usage: Members = {}
 
     def whole(self, answer: Members) -> Members:
-        choices = answer.get("choices")
-        if not choices:
-            raise UpstreamError("The model server's answer has no choice.")
-        choice: Members = choices[0]
+        choice = first_choice(answer)
         message: Members = choice.get("message") or {}
         self._finish = choice
         content: list[Members] = []
-        thought, text = _thought(message), _text(message)
+        thought, text = thought_of(message), text_of(message)
         if thought:
             content.append({"type": "thinking", "thinking": thought, "signature": _SIGNATURE})
         if message.get("refusal"):
@@ -103,8 +100,8 @@ class MessageWriter:
             if choice.get("finish_reason") is not None:
                 self._finish = choice
             delta: Members = choice.get("delta") or {}
-            events.append(self._say("thinking", _thought(delta)))
-            events.append(self._say("text", _text(delta)))
+            events.append(self._say("thinking", thought_of(delta)))
+            events.append(self._say("text", text_of(delta)))
             if delta.get("refusal"):
                 self._refused = True
                 events.append(self._say("text", delta["refusal"]))
@@ -174,10 +171,7 @@ class MessageWriter:
 
     def _calls(self) -> list[Members]:
         """Return the tool calls, each with an id."""
-        choices = self._captured().choices
-        message: Members = (choices[0].message if choices else None) or {}
-        calls: list[Members] = message.get("tool_calls") or []
-        return [{**call, "id": call.get("id") or f"call_{i}"} for i, call in enumerate(calls)]
+        return calls_of(self._captured())
 
     def _end(self) -> Members:
         """Return why the answer ended."""
@@ -195,27 +189,13 @@ class MessageWriter:
 
     def _counts(self) -> Members:
         """Return the usage; prompt tokens from a cache are counted apart, as Anthropic does."""
-        details: Members = self._usage.get("prompt_tokens_details") or {}
-        cached = details.get("cached_tokens") or 0
+        cached = cached_tokens(self._usage)
         return {
             "input_tokens": (self._usage.get("prompt_tokens") or 0) - cached,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": cached,
             "output_tokens": self._usage.get("completion_tokens") or 0,
         }
-
-
-def _thought(message: Members) -> str:
-    # Servers are about to shorten the name, and some send both.
-    return message.get("reasoning_content") or message.get("reasoning") or ""
-
-
-def _text(message: Members) -> str:
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = cast("list[Members]", content)
-        return "".join(part.get("text") or "" for part in parts)
-    return content or ""
 
 
 def _tool_use(call: Members) -> Members:

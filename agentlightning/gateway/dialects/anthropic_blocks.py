@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
-from agentlightning.errors import RequestError
+from agentlightning.gateway.dialects.chat_parts import assistant_message
+from agentlightning.gateway.dialects.request_check import (
+    Members,
+    Neutral,
+    check_members,
+    one_or_many,
+    read_object,
+    read_text,
+    refuse,
+)
 
-__all__ = ["INVALID_JSON", "check_members", "refuse", "to_chat_messages"]
+__all__ = ["INVALID_JSON", "to_chat_messages"]
 
 INVALID_JSON = "INVALID_JSON"
 """The only member of a tool's input that stands for arguments which are no JSON object; its value
 is the arguments as the model wrote them. Anthropic's guide to tool streaming uses the same name."""
 
-Members = dict[str, Any]
 Block = tuple[str, Members]
 """Where a block stands in the request, and the block."""
 
@@ -31,7 +39,7 @@ _MEMBERS = {
     "tool_use": {"id", "name", "input"},
     "tool_result": {"tool_use_id", "content", "is_error"},
 }
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_NEUTRAL: Neutral = {
     "citations": ([], {"enabled": False}),
     "caller": ({"type": "direct"},),
     "transformations": ({},),
@@ -68,32 +76,6 @@ def to_chat_messages(system: Any, messages: Any) -> list[Members]:
     return chat
 
 
-def refuse(where: str, message: str) -> NoReturn:
-    """Raise what a client did wrong, and where."""
-    raise RequestError(f"{where}: {message}.", param=where)
-
-
-def check_members(
-    where: str, value: Members, known: set[str], neutral: dict[str, tuple[Any, ...]]
-) -> None:
-    """Refuse members that ask for something which nobody here can do.
-
-    Args:
-        where: The object's place in the request.
-        value: The object.
-        known: Members that are dealt with; `type` and `cache_control` always may be there.
-        neutral: Values by which further members ask for nothing; null always does.
-
-    Raises:
-        RequestError: There is such a member.
-    """
-    for key, member in value.items():
-        if key in known or key in {"type", "cache_control"} or member is None:
-            continue
-        if member not in neutral.get(key, ()):
-            refuse(f"{where}.{key}" if where else key, "is not supported here. Leave it out")
-
-
 def _turns(messages: Any) -> Iterator[tuple[str, list[Block]]]:
     """Yield roles and blocks, messages of one role in a row as one."""
     if not isinstance(messages, list) or not messages:
@@ -101,9 +83,7 @@ def _turns(messages: Any) -> Iterator[tuple[str, list[Block]]]:
     last, blocks = "", list[Block]()
     for at, message in enumerate(cast("list[Any]", messages)):
         where = f"messages.{at}"
-        if not isinstance(message, dict):
-            refuse(where, "must be an object")
-        members = cast("Members", message)
+        members = read_object(where, message)
         role = members.get("role")
         if role not in _TURNS:
             refuse(f"{where}.role", f"must be one of {', '.join(_TURNS)}")
@@ -140,7 +120,7 @@ def _is_billing(block: Block) -> bool:
 
 def _system(blocks: list[Block]) -> list[Members]:
     parts = [_text_part(*block) for block in blocks]
-    return [{"role": "system", "content": _content(parts)}] if parts else []
+    return [{"role": "system", "content": one_or_many(parts)}] if parts else []
 
 
 def _user(blocks: list[Block]) -> list[Members]:
@@ -151,7 +131,7 @@ def _user(blocks: list[Block]) -> list[Members]:
             results.append(_tool_message(where, block))
         else:
             parts += _parts(where, block)
-    said = [{"role": "user", "content": _content(parts)}] if parts or not results else []
+    said = [{"role": "user", "content": one_or_many(parts)}] if parts or not results else []
     return [*results, *said]
 
 
@@ -163,65 +143,44 @@ def _assistant(blocks: list[Block]) -> list[Members]:
     for where, block in blocks:
         match block["type"]:
             case "text":
-                texts.append(_string(where, block, "text"))
+                texts.append(read_text(where, block, "text"))
             case "thinking":
-                thoughts.append(_string(where, block, "thinking"))
+                thoughts.append(read_text(where, block, "thinking"))
             case "redacted_thinking":
                 # The way in which other gateways carry thoughts that only their author can read.
-                data = _string(where, block, "data")
+                data = read_text(where, block, "data")
                 hidden.append({"type": "reasoning.encrypted", "data": data})
             case "tool_use":
                 calls.append(_call(where, block))
             case kind:
                 refuse(where, f"an assistant's message cannot hold a block of type {kind!r}")
-    message: Members = {"role": "assistant", "content": "".join(texts)}
-    if calls and not texts:
-        message["content"] = None
-    if thoughts:
-        message["reasoning_content"] = "".join(thoughts)
-    if hidden:
-        message["reasoning_details"] = hidden
-    if calls:
-        message["tool_calls"] = calls
-    return [message]
+    return [assistant_message(texts, thoughts, calls, reasoning_details=hidden)]
 
 
 _TURNS = {"user": _user, "assistant": _assistant, "system": _system}
 
 
 def _call(where: str, block: Members) -> Members:
-    given = block.get("input")
-    if not isinstance(given, dict):
-        refuse(f"{where}.input", "must be an object")
-    members = cast("Members", given)
+    members = read_object(f"{where}.input", block.get("input"))
     raw = members.get(INVALID_JSON) if len(members) == 1 else None
     arguments = raw if isinstance(raw, str) else json.dumps(members, ensure_ascii=False)
-    function = {"name": _string(where, block, "name"), "arguments": arguments}
-    return {"id": _string(where, block, "id"), "type": "function", "function": function}
+    function = {"name": read_text(where, block, "name"), "arguments": arguments}
+    return {"id": read_text(where, block, "id"), "type": "function", "function": function}
 
 
 def _tool_message(where: str, block: Members) -> Members:
     content = block.get("content")
     inner = [] if content is None else _blocks(f"{where}.content", content)
     parts = [part for place, one in inner for part in _parts(place, one)]
-    said = _content(parts)
+    said = one_or_many(parts)
     if block.get("is_error"):
         # Chat completions have no member for it, and the model has to know.
         if isinstance(said, str):
             said = f"Error: {said}"
         else:
             said = [{"type": "text", "text": "Error:"}, *said]
-    call_id = _string(where, block, "tool_use_id")
+    call_id = read_text(where, block, "tool_use_id")
     return {"role": "tool", "tool_call_id": call_id, "content": said}
-
-
-def _content(parts: list[Members]) -> str | list[Members]:
-    """Return parts as content; a single text stands for itself, however it was written."""
-    if not parts:
-        return ""
-    if len(parts) == 1 and parts[0]["type"] == "text":
-        return parts[0]["text"]
-    return parts
 
 
 def _parts(where: str, block: Members) -> list[Members]:
@@ -233,13 +192,13 @@ def _parts(where: str, block: Members) -> list[Members]:
         case "document":
             return _document_parts(where, block)
         case kind:
-            refuse(where, f"a block of type {kind!r} cannot stand here")
+            return refuse(where, f"a block of type {kind!r} cannot stand here")
 
 
 def _text_part(where: str, block: Members) -> Members:
     if block["type"] != "text":
         refuse(where, "must be a block of type 'text'")
-    return {"type": "text", "text": _string(where, block, "text")}
+    return {"type": "text", "text": read_text(where, block, "text")}
 
 
 def _image_part(where: str, block: Members) -> Members:
@@ -248,7 +207,7 @@ def _image_part(where: str, block: Members) -> Members:
         case "base64":
             url = _data_url(where, source)
         case "url":
-            url = _string(f"{where}.source", source, "url")
+            url = read_text(f"{where}.source", source, "url")
         case kind:
             refuse(f"{where}.source", f"an image from {kind!r} cannot be had here. Send base64")
     return {"type": "image_url", "image_url": {"url": url}}
@@ -256,12 +215,12 @@ def _image_part(where: str, block: Members) -> Members:
 
 def _document_parts(where: str, block: Members) -> list[Members]:
     source = _source(where, block)
-    heads = [_string(where, block, key) for key in ("title", "context") if block.get(key)]
+    heads = [read_text(where, block, key) for key in ("title", "context") if block.get(key)]
     before = [{"type": "text", "text": head} for head in heads]
     place = f"{where}.source"
     match source.get("type"):
         case "text":
-            return [*before, {"type": "text", "text": _string(place, source, "data")}]
+            return [*before, {"type": "text", "text": read_text(place, source, "data")}]
         case "base64":
             name = str(block.get("title") or "document.pdf")
             file = {"filename": name, "file_data": _data_url(where, source)}
@@ -270,23 +229,16 @@ def _document_parts(where: str, block: Members) -> list[Members]:
             inner = _blocks(f"{place}.content", source.get("content"))
             return [*before, *(part for at, one in inner for part in _parts(at, one))]
         case kind:
-            refuse(place, f"a document from {kind!r} cannot be had here. Send text or base64")
+            hint = "cannot be had here. Send text or base64"
+            return refuse(place, f"a document from {kind!r} {hint}")
 
 
 def _source(where: str, block: Members) -> Members:
-    source = block.get("source")
-    if not isinstance(source, dict):
-        refuse(f"{where}.source", "must be an object")
-    return cast("Members", source)
+    return read_object(f"{where}.source", block.get("source"))
 
 
 def _data_url(where: str, source: Members) -> str:
     place = f"{where}.source"
-    return f"data:{_string(place, source, 'media_type')};base64,{_string(place, source, 'data')}"
-
-
-def _string(where: str, members: Members, key: str) -> str:
-    value = members.get(key)
-    if not isinstance(value, str):
-        refuse(f"{where}.{key}", "must be a text")
-    return value
+    return (
+        f"data:{read_text(place, source, 'media_type')};base64,{read_text(place, source, 'data')}"
+    )

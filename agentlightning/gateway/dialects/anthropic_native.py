@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import cast
 
-from agentlightning.errors import RequestError, UpstreamError
+from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.anthropic_request import to_chat_request
-from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange
-from agentlightning.gateway.jsontext import parse_json, write_json
+from agentlightning.gateway.dialects.base import CapturedAnswer
+from agentlightning.gateway.dialects.chat_parts import assistant_message, read_answer
+from agentlightning.gateway.dialects.native import NativeExchange
+from agentlightning.gateway.dialects.request_check import Members
 from agentlightning.gateway.models import ModelRoute
-from agentlightning.gateway.stream import ServerEvent
 from agentlightning.types.call import CallChoice
 
 __all__ = ["NativeMessageExchange"]
-
-Members = dict[str, Any]
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -33,35 +32,25 @@ _JOINED = {
 """Kinds of delta whose texts add up, and the member that holds the text."""
 
 
-class NativeMessageExchange(Exchange):
+class NativeMessageExchange(NativeExchange):
     """One call that the upstream answers in the client's own format."""
 
+    path = "/v1/messages"
+
     def __init__(self, request: Members, body: bytes, route: ModelRoute) -> None:
-        self.upstream_path = "/v1/messages"
-        same = request.get("model") == route.model
-        self.upstream_body = body if same else write_json({**request, "model": route.model})
-        self.stream = bool(request.get("stream"))
-        try:
-            self.chat_request = to_chat_request(request, trained=route.trained)
-        except RequestError:
-            # The server may well know what chat completions cannot say.
-            self.chat_request = None
+        trained = route.trained
+        super().__init__(request, body, route, lambda: to_chat_request(request, trained=trained))
         self._message: Members = {}
         self._blocks: dict[int, Members] = {}
         self._over = False
 
     def take_whole(self, body: bytes) -> bytes:
-        message = _read(body)
+        message = read_answer(body)
         if not isinstance(message.get("content"), list):
             raise UpstreamError("The model server's answer is not an Anthropic message.")
         self._message = message
         self._blocks = dict(enumerate(cast("list[Members]", message["content"])))
         return body
-
-    def take_event(self, event: ServerEvent) -> bytes:
-        if event.data is not None and event.data.strip():
-            self._take(_read(event.data))
-        return event.raw
 
     @property
     def is_complete(self) -> bool:
@@ -135,16 +124,7 @@ def _chat_message(blocks: list[Members]) -> Members:
                 calls.append({"id": block.get("id"), "type": "function", "function": function})
             case _:
                 others.append(block)
-    message: Members = {"role": "assistant", "content": "".join(texts)}
-    if calls and not texts:
-        message["content"] = None
-    if thoughts:
-        message["reasoning_content"] = "".join(thoughts)
-    if calls:
-        message["tool_calls"] = calls
-    if others:
-        message["other_blocks"] = others
-    return message
+    return assistant_message(texts, thoughts, calls, other_blocks=others)
 
 
 def _arguments(block: Members) -> str:
@@ -165,13 +145,3 @@ def _chat_usage(usage: Members) -> Members:
         "total_tokens": prompt + sampled,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
-
-
-def _read(data: bytes) -> Members:
-    try:
-        value = parse_json(data)
-    except ValueError as error:
-        raise UpstreamError(f"The model server's answer is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UpstreamError("The model server's answer is not a JSON object.")
-    return cast("Members", value)

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from agentlightning.errors import RequestError
-from agentlightning.gateway.dialects.anthropic_blocks import (
+from agentlightning.gateway.dialects.anthropic_blocks import to_chat_messages
+from agentlightning.gateway.dialects.request_check import (
+    SAMPLING,
+    Members,
+    Neutral,
     check_members,
+    effort_of,
+    read_list,
+    read_object,
+    read_text,
     refuse,
-    to_chat_messages,
 )
 
 __all__ = ["to_chat_request"]
 
-Members = dict[str, Any]
-
-_SAME = {
-    "model",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    # Not Anthropic's, but known to model servers by these names; clients send them as extras.
-    "seed",
-    "min_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "logit_bias",
-    "stop_token_ids",
-    "ignore_eos",
-    "chat_template_kwargs",
-}
+_SAME = SAMPLING | {"max_tokens"}
 _WITHOUT_INFLUENCE = {
     "metadata",
     "service_tier",
@@ -44,7 +33,7 @@ _WITHOUT_INFLUENCE = {
 }
 """Parameters that change no answer: who is asked, how soon, and who pays."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_NEUTRAL: Neutral = {
     "mcp_servers": ([],),
     "fallbacks": ([],),
     "context_management": (
@@ -54,13 +43,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     ),
 }
 _TOOL_MEMBERS = {"name", "description", "input_schema", "strict", "eager_input_streaming"}
-_TOOL_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_TOOL_NEUTRAL: Neutral = {
     "allowed_callers": (["direct"], []),
     "defer_loading": (False,),
     "input_examples": ([],),
 }
-_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
-"""What chat servers know of Anthropic's levels of effort."""
 
 
 def to_chat_request(request: Members, *, trained: bool) -> Members:
@@ -90,7 +77,7 @@ def to_chat_request(request: Members, *, trained: bool) -> Members:
         if request.get(key) is not None:
             chat.update(convert(request[key]))
     if trained and request.get("thinking") is not None:
-        thinks = _object("thinking", request["thinking"]).get("type") != "disabled"
+        thinks = read_object("thinking", request["thinking"]).get("type") != "disabled"
         kwargs = chat.get("chat_template_kwargs") or {}
         chat["chat_template_kwargs"] = {"enable_thinking": thinks, **kwargs}
     known = _SAME | _WITHOUT_INFLUENCE | set(_CONVERTERS)
@@ -103,14 +90,12 @@ def _stops(stops: Any) -> Members:
 
 
 def _tools(tools: Any) -> Members:
-    if not isinstance(tools, list):
-        refuse("tools", "must be a list")
-    said = [_tool(f"tools.{at}", tool) for at, tool in enumerate(cast("list[Any]", tools))]
+    said = [_tool(f"tools.{at}", tool) for at, tool in enumerate(read_list("tools", tools))]
     return {"tools": said} if said else {}
 
 
 def _tool(where: str, value: Any) -> Members:
-    tool = _object(where, value)
+    tool = read_object(where, value)
     kind = tool.get("type")
     if kind not in {None, "custom"}:
         refuse(
@@ -119,19 +104,17 @@ def _tool(where: str, value: Any) -> Members:
             "description and an input_schema",
         )
     check_members(where, tool, _TOOL_MEMBERS, _TOOL_NEUTRAL)
-    if not isinstance(tool.get("name"), str):
-        refuse(f"{where}.name", "must be a text")
-    function: Members = {"name": tool["name"]}
+    function: Members = {"name": read_text(where, tool, "name")}
     if tool.get("description") is not None:
         function["description"] = tool["description"]
-    function["parameters"] = _object(f"{where}.input_schema", tool.get("input_schema"))
+    function["parameters"] = read_object(f"{where}.input_schema", tool.get("input_schema"))
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
     return {"type": "function", "function": function}
 
 
 def _tool_choice(value: Any) -> Members:
-    choice = _object("tool_choice", value)
+    choice = read_object("tool_choice", value)
     check_members("tool_choice", choice, {"name", "disable_parallel_tool_use"}, {})
     said: Members = {}
     match choice.get("type"):
@@ -149,24 +132,22 @@ def _tool_choice(value: Any) -> Members:
 
 
 def _output_config(value: Any) -> Members:
-    config = _object("output_config", value)
+    config = read_object("output_config", value)
     check_members("output_config", config, {"effort", "format"}, {})
     said: Members = {}
     if config.get("effort") is not None:
-        if config["effort"] not in _EFFORTS:
-            refuse("output_config.effort", f"must be one of {', '.join(_EFFORTS)}")
-        said["reasoning_effort"] = _EFFORTS[config["effort"]]
+        said["reasoning_effort"] = effort_of("output_config.effort", config["effort"])
     if config.get("format") is not None:
         said.update(_output_format(config["format"]))
     return said
 
 
 def _output_format(value: Any) -> Members:
-    wanted = _object("output_config.format", value)
+    wanted = read_object("output_config.format", value)
     if wanted.get("type") != "json_schema":
         refuse("output_config.format.type", "must be json_schema")
     check_members("output_config.format", wanted, {"schema"}, {})
-    schema = _object("output_config.format.schema", wanted.get("schema"))
+    schema = read_object("output_config.format.schema", wanted.get("schema"))
     described = {"name": "answer", "schema": schema, "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": described}}
 
@@ -178,9 +159,3 @@ _CONVERTERS: dict[str, Callable[[Any], Members]] = {
     "output_config": _output_config,
     "output_format": _output_format,
 }
-
-
-def _object(where: str, value: Any) -> Members:
-    if not isinstance(value, dict):
-        refuse(where, "must be an object")
-    return cast("Members", value)

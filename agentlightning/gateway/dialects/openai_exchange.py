@@ -7,9 +7,10 @@ from typing import Any, ClassVar, cast
 
 from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.base import CapturedAnswer, Dialect, Exchange
+from agentlightning.gateway.dialects.chat_parts import read_answer
 from agentlightning.gateway.dialects.choice import ChoiceCapture, read_ints
 from agentlightning.gateway.dialects.whole_stream import events_of_whole
-from agentlightning.gateway.jsontext import Cut, cut_members, parse_json, write_json
+from agentlightning.gateway.jsontext import Cut, cut_members, write_json
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
 
@@ -130,13 +131,7 @@ class OpenAIExchange(Exchange):
 
     def _read(self, data: bytes) -> dict[str, Any]:
         """Parse an answer or a chunk of one, and take what stands at its top level."""
-        try:
-            answer = parse_json(data)
-        except ValueError as error:
-            raise UpstreamError(f"The model server's answer is not JSON: {error}") from error
-        if not isinstance(answer, dict):
-            raise UpstreamError("The model server's answer is not a JSON object.")
-        members = self.seen = cast("dict[str, Any]", answer)
+        members = self.seen = read_answer(data)
         error = members.get("error")
         if error is not None:
             self.failure = _error_message(error)
