@@ -15,7 +15,8 @@ def agent_label(span: Span) -> str | None:
     """Return the name of the agent that a span is, or None when it is no agent's.
 
     In this order: our own and AgentOps' agent name, AgentOps agent operations, AutoGen's
-    recipient, LangChain's chain type, the executor of a workflow, Weave agents, LangGraph nodes.
+    recipient, LangChain's chain type, the executor of a workflow, Weave agents, LangGraph nodes;
+    then OpenTelemetry's GenAI conventions, OpenInference and OpenLLMetry.
     """
     attributes = span.attributes
     plain = _text(attributes, CallAttributes.AGENT_NAME.value)
@@ -32,6 +33,17 @@ def agent_label(span: Span) -> str | None:
         return _text(attributes, f"{LightningSpanAttributes.OPERATION_INPUT.value}.name")
     if span.name.startswith("langchain.Chain."):
         return _text(attributes, "langchain.chain.metadata.lc_name") or _text(attributes, "lc_name")
+    return _by_other_conventions(span)
+
+
+def _by_other_conventions(span: Span) -> str | None:
+    attributes = span.attributes
+    if (name := _text(attributes, "gen_ai.agent.name")) is not None:
+        return name
+    if attributes.get("openinference.span.kind") == "AGENT":
+        return _text(attributes, "graph.node.id") or span.name
+    if attributes.get("traceloop.span.kind") == "agent":
+        return _text(attributes, "traceloop.entity.name") or span.name
     return None
 
 

@@ -9,6 +9,7 @@ from agentlightning.adapter.base import TraceAdapter, own_spans
 from agentlightning.adapter.calls import read_call
 from agentlightning.adapter.llm_span import integer_list, nested
 from agentlightning.adapter.rewards import get_reward_value
+from agentlightning.adapter.targets import explicit_rewards
 from agentlightning.types.rollout import Triplet
 from agentlightning.types.tracer import Span, SpanLike
 
@@ -34,28 +35,39 @@ class LlmProxyTraceToTriplet(TraceToTripletBase):
     """Builds triplets of token ids from the calls that went through a proxy (experimental).
 
     It reads our gateway's calls, and those of LiteLLM's OpenTelemetry spans in front of vLLM.
-    A reward goes to the latest call before it, by sequence id, that has none yet.
+    A reward with links goes to the call it names, see `targets.explicit_rewards`; another one to
+    the latest call before it, by sequence id, that has none yet.
     """
 
     def adapt(self, source: Sequence[SpanLike], /) -> list[Triplet]:
         """Return the triplets of one attempt, in order; calls without ids are left out."""
         spans = sorted(own_spans(source), key=lambda s: (s.sequence_id, s.start_time or 0.0))
-        triplets: list[tuple[int, Triplet]] = []
+        triplets: dict[str, tuple[Span, Triplet]] = {}
         seen: set[str] = set()
         for span in spans:
             call = _proxy_call(span)
             if call is not None and call.response_id not in seen:
                 if call.response_id is not None:
                     seen.add(call.response_id)
-                triplets.append((span.sequence_id, _triplet(call)))
-            elif (reward := get_reward_value(span)) is not None:
-                _assign(reward, span.sequence_id, triplets)
-        return [triplet for _, triplet in triplets]
+                triplets[span.span_id] = (span, _triplet(call))
+        _assign(spans, triplets)
+        return [triplet for _, triplet in triplets.values()]
 
 
-def _assign(reward: float, sequence_id: int, triplets: list[tuple[int, Triplet]]) -> None:
-    for position, triplet in reversed(triplets):
-        if triplet.reward is None and position < sequence_id:
+def _assign(spans: Sequence[Span], triplets: dict[str, tuple[Span, Triplet]]) -> None:
+    ends = {span.span_id: span.end_time or 0.0 for span, _ in triplets.values()}
+    explicit = explicit_rewards(spans, ends)
+    for call_id, reward in explicit.by_call.items():
+        triplets[call_id][1].reward = reward
+    for span in spans:
+        reward = None if span.span_id in triplets else get_reward_value(span)
+        if reward is not None and span.span_id not in explicit.used:
+            _give(reward, span.sequence_id, triplets)
+
+
+def _give(reward: float, sequence_id: int, triplets: dict[str, tuple[Span, Triplet]]) -> None:
+    for span, triplet in reversed(triplets.values()):
+        if triplet.reward is None and span.sequence_id < sequence_id:
             triplet.reward = reward
             return
 
