@@ -19,7 +19,8 @@ AgentLightningError
 │   └── RewardError (ValueError)
 ├── GatewayError (RuntimeError)
 │   ├── RequestError
-│   │   └── ContextLengthError
+│   │   ├── ContextLengthError
+│   │   └── BudgetExceededError
 │   ├── UpstreamError
 │   └── GatewayPausedError
 ├── EngineError (RuntimeError)
@@ -201,6 +202,16 @@ class ContextLengthError(RequestError):
         super().__init__(
             message, status=400, error_code="context_length_exceeded", param="messages"
         )
+
+
+class BudgetExceededError(RequestError):
+    """A rollout's attempt has used up what it may ask of models."""
+
+    code = "budget_exceeded"
+
+    def __init__(self, message: str) -> None:
+        """Use a status that clients do not answer by trying again."""
+        super().__init__(message, status=400, error_code=self.code)
 
 
 class UpstreamError(GatewayError):

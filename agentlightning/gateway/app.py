@@ -14,7 +14,9 @@ from agentlightning.gateway.count_tokens import COUNT_TOKENS_PATH, count_tokens
 from agentlightning.gateway.dialects.base import Dialect
 from agentlightning.gateway.failure import CallFailure
 from agentlightning.gateway.passthrough import pass_through
+from agentlightning.gateway.peers import PEER_HEADER, add_seals
 from agentlightning.gateway.recorder import GatewayStats
+from agentlightning.gateway.replay import KEY_HEADER, REPLAYED_HEADER
 from agentlightning.gateway.reply import Receive, Reply, Send
 from agentlightning.gateway.routes import Target, read_headers, read_target
 from agentlightning.gateway.seal import AttemptKey
@@ -111,10 +113,12 @@ class GatewayApp:
             dialect = self._dialects.get(target.path)
             if dialect is not None and (target.attempt is not None or dialect.is_translated):
                 self._stats.unattributed += target.attempt is None
-                await CapturedCall(self._services, dialect, target.attempt, request, reply).serve()
+                if not await self._replay(target, request, reply):
+                    call = CapturedCall(self._services, dialect, target.attempt, request, reply)
+                    await call.serve()
                 return
             if target.path == "/seal" and target.attempt is not None:
-                await self._seal(target.attempt, request.body, reply)
+                await self._seal(target.attempt, request, reply)
                 return
             if target.path == COUNT_TOKENS_PATH:
                 self._stats.passed_through += 1
@@ -129,6 +133,18 @@ class GatewayApp:
                 return
         self._stats.passed_through += 1
         await pass_through(self._services, request, reply)
+
+    async def _replay(self, target: Target, request: ClientRequest, reply: Reply) -> bool:
+        """Answer a call that was answered before, and return whether this was one."""
+        key = request.headers.get(KEY_HEADER)
+        if key is None or target.attempt is None:
+            return False
+        kept = self._services.replays.find((target.attempt, key), request.body)
+        if kept is None:
+            return False
+        self._stats.replayed += 1
+        await reply.whole(kept.status, {**kept.headers, REPLAYED_HEADER: "true"}, kept.body)
+        return True
 
     def _own_answer(self, path: str) -> dict[str, Any] | None:
         """Return what the gateway itself answers to a GET, or None."""
@@ -148,15 +164,21 @@ class GatewayApp:
         created = self._started_at
         return {"id": name, "object": "model", "created": created, "owned_by": "agentlightning"}
 
-    async def _seal(self, attempt: AttemptKey, body: bytes, reply: Reply) -> None:
+    async def _seal(self, attempt: AttemptKey, request: ClientRequest, reply: Reply) -> None:
+        body = request.body
         timeout = read_body(body).get("timeout", _DEFAULT_SEAL_SECONDS) if body else 0.0
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
             raise RequestError("timeout must be a number of seconds, 0 or more.", param="timeout")
         bounded = min(float(timeout), _LONGEST_SEAL_SECONDS)
-        tally = await self._services.ledger.seal(attempt, bounded)
+        # A peer that asks adds up by itself.
+        everyone = PEER_HEADER not in request.headers
+        tally, others = await asyncio.gather(
+            self._services.ledger.seal(attempt, bounded),
+            self._services.peers.seal(attempt, bounded) if everyone else _nobody(),
+        )
         if not tally.in_flight:
             self._forget("/".join(attempt))
-        await reply.json(200, {"calls": tally.counts(), "unrecorded": tally.unrecorded})
+        await reply.json(200, add_seals(tally, others))
 
     def _forget(self, conversation: str) -> None:
         """Tell the upstreams that remember conversations that one has ended."""
@@ -175,6 +197,10 @@ class GatewayApp:
                 status=401,
                 error_code="invalid_api_key",
             )
+
+
+async def _nobody() -> list[dict[str, Any] | None]:
+    return []
 
 
 def _without_secret(headers: dict[str, str]) -> dict[str, str]:

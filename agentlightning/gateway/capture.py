@@ -16,20 +16,25 @@ from agentlightning._internal.clock import now
 from agentlightning._internal.ids import new_call_id
 from agentlightning.errors import (
     AgentLightningError,
+    ContextLengthError,
     GatewayPausedError,
     NotFoundError,
     RequestError,
     StoreUnavailableError,
     UpstreamError,
 )
+from agentlightning.gateway.budget import CallBudget, tokens_of
 from agentlightning.gateway.dialects.base import Dialect, Exchange
-from agentlightning.gateway.failure import CallFailure
-from agentlightning.gateway.jsontext import parse_json
+from agentlightning.gateway.dialects.translated import read_error
+from agentlightning.gateway.failure import CallFailure, code_of_answer
+from agentlightning.gateway.jsontext import parse_json, write_json
 from agentlightning.gateway.models import ModelRoute, ModelTable
 from agentlightning.gateway.pause import PauseGate
+from agentlightning.gateway.peers import GatewayPeers
 from agentlightning.gateway.recorder import CallRecorder
+from agentlightning.gateway.replay import KEY_HEADER, ReplayCache
 from agentlightning.gateway.reply import Reply
-from agentlightning.gateway.routes import forwarded_headers, read_trace_parent
+from agentlightning.gateway.routes import forwarded_headers, read_retry, read_trace_parent
 from agentlightning.gateway.seal import AttemptKey, CallLedger, CallTally
 from agentlightning.gateway.stream import EventSplitter
 from agentlightning.gateway.upstream import UpstreamRequest, UpstreamResponse
@@ -64,7 +69,10 @@ class CallServices:
     gate: PauseGate
     ledger: CallLedger
     recorder: CallRecorder
+    replays: ReplayCache
+    peers: GatewayPeers
     pause_wait_seconds: float
+    budget: CallBudget | None
 
 
 def read_body(body: bytes) -> dict[str, Any]:
@@ -99,6 +107,7 @@ class CapturedCall:
         self._reply = reply
         self._exchange: Exchange | None = None
         self._entered = False
+        self._whole: tuple[int, dict[str, str], bytes] | None = None
         self._attempt = attempt
         self._tally: CallTally | None = services.ledger.begin(attempt) if attempt else None
         trace_id, parent_span_id = read_trace_parent(request.headers)
@@ -112,6 +121,8 @@ class CapturedCall:
             end_time=0.0,
             trace_id=trace_id,
             parent_span_id=parent_span_id,
+            retry=read_retry(request.headers),
+            idempotency_key=request.headers.get(KEY_HEADER),
         )
 
     async def serve(self) -> None:
@@ -123,10 +134,13 @@ class CapturedCall:
         try:
             await self._pass_on()
         except asyncio.CancelledError:
-            who = "client went away" if self._reply.is_unwanted else "gateway stopped"
-            await self._settle_quietly("cancelled", f"The {who} before the answer's end.")
+            gone = self._reply.is_unwanted
+            who = "client went away" if gone else "gateway stopped"
+            code = "client_gone" if gone else "gateway_stopped"
+            await self._settle_quietly("cancelled", f"The {who} before the answer's end.", code)
             raise
         except (NotFoundError, StoreUnavailableError) as error:
+            self._record.error_code = error.code
             self._release("error")
             await self._fail(error)
         except (RequestError, GatewayPausedError, UpstreamError) as error:
@@ -147,6 +161,7 @@ class CapturedCall:
         route = services.models.find(record.model or None)
         record.trained = route.trained
         record.role = record.role or route.role
+        self._admit()
         if route.trained:
             await services.gate.enter(services.pause_wait_seconds)
             self._entered = True
@@ -187,17 +202,34 @@ class CapturedCall:
                 else:
                     body = b"".join([exchange.take_event(event) for event in events])
                     response.headers["content-type"] = "text/event-stream; charset=utf-8"
+                self._whole = (response.status, response.headers, body)
                 await self._settle()
+                await self._reply.whole(*self._whole)
             else:
-                await self._settle_quietly("error", _reported_error(response.status, body))
-                body = exchange.take_error(response.status, body)
-            await self._reply.whole(response.status, response.headers, body)
+                await self._answer_error(exchange, response, body)
         if is_ok and route.upstream.capabilities.token_ids and route.trained:
             self._check_ids(route)
+
+    async def _answer_error(
+        self, exchange: Exchange, response: UpstreamResponse, body: bytes
+    ) -> None:
+        """Pass an error on; one about the prompt's length is said as clients test for it."""
+        status, code = response.status, code_of_answer(response.status, body)
+        await self._settle_quietly("error", _reported_error(status, body), code)
+        message, _, own_code = read_error(status, body)
+        if code == own_code or code != ContextLengthError.code or not _is_openai(exchange):
+            body = exchange.take_error(status, body)
+        else:
+            said = ContextLengthError(message)
+            status = said.status
+            body = exchange.take_error(status, write_json(said.to_body()))
+            response.headers["content-type"] = "application/json"
+        await self._reply.whole(status, response.headers, body)
 
     async def _relay(self, exchange: Exchange, response: UpstreamResponse) -> None:
         """Pass a stream on event by event, but hold its end back until the call is recorded."""
         held: list[bytes] = []
+        kept: list[bytes] = []
         await self._reply.start(response.status, response.headers)
         events = EventSplitter()
         try:
@@ -208,6 +240,8 @@ class CapturedCall:
                         shown = exchange.take_event(event)
                         (held if exchange.is_complete else passed).append(shown)
                     if passed:
+                        if self._record.idempotency_key:
+                            kept += passed
                         await self._reply.piece(b"".join(passed))
                     if exchange.is_over:
                         linger.reschedule(asyncio.get_running_loop().time() + _LINGER_SECONDS)
@@ -218,33 +252,41 @@ class CapturedCall:
         held.append(exchange.finish())
         if not exchange.is_complete:
             raise UpstreamError("The model server's stream broke off before its end.")
+        self._whole = (response.status, response.headers, b"".join([*kept, *held]))
         await self._settle()
         await self._reply.end(b"".join(held))
 
     async def _settle(self) -> None:
         """Record an answer that came to its end."""
         failure = self._exchange.failure if self._exchange else None
-        await self._store("error" if failure else "ok", failure)
+        if failure is None:
+            await self._store("ok", None, None)
+        else:
+            # As an answer of its own, this error would have had a status that says whose it is.
+            code = code_of_answer(400, failure.encode())
+            known = code == ContextLengthError.code
+            await self._store("error", failure, code if known else UpstreamError.code)
 
-    async def _settle_quietly(self, outcome: CallOutcome, error: str) -> None:
+    async def _settle_quietly(self, outcome: CallOutcome, error: str, code: str) -> None:
         """Record a call whose client gets no success, whether or not the store takes it."""
         try:
-            await self._store(outcome, error)
+            await self._store(outcome, error, code)
         except (NotFoundError, StoreUnavailableError):
             # The recorder logged and counted it, and the client is told of the first error.
             self._release(outcome)
 
-    async def _store(self, outcome: CallOutcome, error: str | None) -> None:
+    async def _store(self, outcome: CallOutcome, error: str | None, code: str | None) -> None:
         if self._tally is None:
             return
         record = self._record
         record.end_time = now()
-        record.outcome, record.error = outcome, error
+        record.outcome, record.error, record.error_code = outcome, error, code
         if self._exchange:
             answer = self._exchange.answer()
             record.response_id = answer.response_id
             record.prompt_token_ids = answer.prompt_token_ids
             record.choices, record.usage = answer.choices, answer.usage
+        self._tally.spent.tokens += tokens_of(record)
         # The model is done with this call: an update may go on while the store writes.
         self._leave()
         try:
@@ -258,7 +300,7 @@ class CapturedCall:
         self._release(outcome)
 
     async def _fail_recorded(self, error: AgentLightningError) -> None:
-        await self._settle_quietly("error", str(error))
+        await self._settle_quietly("error", str(error), CallFailure.from_error(error).code)
         await self._fail(error)
 
     async def _fail(self, error: AgentLightningError) -> None:
@@ -274,6 +316,15 @@ class CapturedCall:
             told = told or self._dialect.error_event(failure.message, **details)
             await self._reply.piece(told)
 
+    def _admit(self) -> None:
+        """Count the call on its attempt's budget, or refuse it."""
+        if self._tally is None:
+            return
+        spent, at = self._tally.spent, self._record.start_time
+        if self._services.budget is not None:
+            self._services.budget.check(spent, now=at)
+        spent.admit(now=at)
+
     def _leave(self) -> None:
         if self._entered:
             self._entered = False
@@ -283,8 +334,12 @@ class CapturedCall:
         """Count the call as ended; the first outcome counts."""
         self._leave()
         tally, self._tally = self._tally, None
-        if tally is not None:
-            self._services.ledger.end(tally, outcome)
+        if tally is None:
+            return
+        self._services.ledger.end(tally, outcome, self._record.error_code)
+        key = self._record.idempotency_key
+        if outcome == "ok" and key and self._attempt and self._whole:
+            self._services.replays.put((self._attempt, key), self._request.body, *self._whole)
 
     def _check_ids(self, route: ModelRoute) -> None:
         if not any(choice.token_ids for choice in self._record.choices):
@@ -292,6 +347,10 @@ class CapturedCall:
                 "trained model's answer has no token ids; it cannot be learnt from",
                 extra={"call_id": self._record.call_id, "upstream": route.upstream.name},
             )
+
+
+def _is_openai(exchange: Exchange) -> bool:
+    return not exchange.upstream_path.startswith("/v1/messages")
 
 
 def _reported_error(status: int, body: bytes) -> str:

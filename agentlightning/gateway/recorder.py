@@ -29,6 +29,8 @@ class GatewayStats:
     """Calls whose record the store did not take; their clients got an error."""
     unattributed: int = 0
     """Calls to a model that named no attempt; they are passed through without a record."""
+    replayed: int = 0
+    """Repeats under an `Idempotency-Key` that got the answer of the call that was made."""
     passed_through: int = 0
     """Other requests that were passed through."""
 

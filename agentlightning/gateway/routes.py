@@ -17,6 +17,7 @@ __all__ = [
     "Target",
     "forwarded_headers",
     "read_headers",
+    "read_retry",
     "read_target",
     "read_trace_parent",
     "seal_path",
@@ -114,3 +115,14 @@ def read_trace_parent(headers: Mapping[str, str]) -> tuple[str, str] | tuple[Non
     """Return the trace id and parent span id that a client announced, or two Nones."""
     match = _trace_parent(headers.get("traceparent", ""))
     return (match[1], match[2]) if match else (None, None)
+
+
+def read_retry(headers: Mapping[str, str]) -> int:
+    """Return which repeat of a failed call a request is, as OpenAI's and Anthropic's clients say.
+
+    Example:
+        >>> read_retry({"x-stainless-retry-count": "2"}), read_retry({})
+        (2, 0)
+    """
+    said = headers.get("x-stainless-retry-count", "")
+    return int(said) if said.isdecimal() and said.isascii() else 0

@@ -7,9 +7,10 @@ store marks it late. A ledger belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
+from agentlightning.gateway.budget import Spending
 from agentlightning.types.call import CallOutcome
 
 __all__ = ["AttemptKey", "CallLedger", "CallTally"]
@@ -33,6 +34,9 @@ class CallTally:
     """The client went away first."""
     unrecorded: int = 0
     """Ended without a record because the store failed; none of these was a success."""
+    errors: Counter[str] = field(default_factory=Counter[str])
+    """The failed ones by `CallRecord.error_code`."""
+    spent: Spending = field(default_factory=Spending)
     waiters: list[asyncio.Event] = field(default_factory=list[asyncio.Event])
 
     @property
@@ -68,12 +72,13 @@ class CallLedger:
         tally.started += 1
         return tally
 
-    def end(self, tally: CallTally, outcome: CallOutcome) -> None:
+    def end(self, tally: CallTally, outcome: CallOutcome, error_code: str | None = None) -> None:
         """Count a started call as ended."""
         if outcome == "ok":
             tally.finished += 1
         elif outcome == "error":
             tally.failed += 1
+            tally.errors[error_code or "internal_error"] += 1
         else:
             tally.cancelled += 1
         if not tally.in_flight:

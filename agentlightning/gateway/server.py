@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import socket
 import threading
@@ -12,23 +11,22 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import uvicorn
-
-from agentlightning._internal.serving import (
-    abort_connections,
-    bind_socket,
-    is_loopback,
-)
+from agentlightning._internal.serving import bind_socket, is_loopback, loop_factory
 from agentlightning.errors import ConfigurationError, GatewayError
 from agentlightning.gateway.app import GatewayApp
+from agentlightning.gateway.budget import CallBudget
 from agentlightning.gateway.capture import CallServices
 from agentlightning.gateway.dialects.anthropic import AnthropicMessagesDialect
 from agentlightning.gateway.dialects.completions import CompletionsDialect
 from agentlightning.gateway.dialects.openai_chat import OpenAIChatDialect
+from agentlightning.gateway.dialects.responses import ResponsesDialect
 from agentlightning.gateway.models import ModelRoute, ModelTable
 from agentlightning.gateway.pause import PauseGate
+from agentlightning.gateway.peers import GatewayPeers
 from agentlightning.gateway.recorder import CallRecorder, GatewayStats
+from agentlightning.gateway.replay import ReplayCache
 from agentlightning.gateway.seal import CallLedger
+from agentlightning.gateway.serving import GatewayServer
 from agentlightning.gateway.upstream import Upstream
 from agentlightning.store.base import LightningStore
 
@@ -40,16 +38,13 @@ T = TypeVar("T")
 _STARTUP_SECONDS = 30.0
 _STORE_SECONDS = 60.0
 """How long a call waits for its record to be stored."""
-_CANCEL_SECONDS = 10.0
-"""How long calls that are cut off may take to have that recorded."""
-# Above what HTTP clients keep idle connections for, so that it is they who close them.
-_KEEP_ALIVE_SECONDS = 120
 
 
 class Gateway:
     """A pass-through in front of model servers that records every call of an attempt.
 
-    It runs in a thread of its own; its methods may be called from any thread and event loop.
+    It runs in a thread of its own, or with `start_here` in the caller's event loop; its methods may
+    be called from any thread and event loop.
     A call belongs to the attempt in its path (`/rollout/{id}/attempt/{id}/v1/…`) or in its
     `x-rollout-id` and `x-attempt-id` headers; one that names none is passed through unrecorded.
 
@@ -63,9 +58,11 @@ class Gateway:
         middlewares: ASGI middleware classes, the outermost first.
         pause_wait_seconds: How long a call waits while the gateway is paused before it is told to
             come again.
+        budget: What the calls of one attempt may cost in all.
+        peers: URLs of other gateways that serve the same address in other processes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own, and all go by name.
         self,
         store: LightningStore,
         *,
@@ -76,6 +73,8 @@ class Gateway:
         secret: str | None = None,
         middlewares: Sequence[Callable[[Any], Any]] = (),
         pause_wait_seconds: float = 120.0,
+        budget: CallBudget | None = None,
+        peers: Sequence[str] = (),
     ) -> None:
         if secret is None and not is_loopback(host):
             raise ConfigurationError(
@@ -94,12 +93,16 @@ class Gateway:
             gate=self._gate,
             ledger=CallLedger(),
             recorder=self._recorder,
+            replays=ReplayCache(),
             pause_wait_seconds=pause_wait_seconds,
+            budget=budget,
+            peers=GatewayPeers(peers, secret),
         )
         self._upstreams: list[Upstream] = [route.upstream for route in models.values()]
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: _GatewayServer | None = None
+        self._server: GatewayServer | None = None
+        self._task: asyncio.Task[None] | None = None
         self._port = port
 
     @property
@@ -123,6 +126,8 @@ class Gateway:
     @property
     def is_running(self) -> bool:
         """Return whether it answers calls."""
+        if self._task is not None:
+            return not self._task.done()
         return self._thread is not None and self._thread.is_alive()
 
     @property
@@ -160,35 +165,60 @@ class Gateway:
         """
         await asyncio.to_thread(self.start_sync)
 
-    def start_sync(self) -> None:
-        """Do what `start` does, from a thread without an event loop."""
+    def start_sync(self, listeners: Sequence[socket.socket] = ()) -> None:
+        """Do what `start` does, from a thread without an event loop.
+
+        Args:
+            listeners: Bound sockets to serve instead of host and port; the first has the address.
+        """
         if self.is_running:
             return
-        listener = bind_socket(self._host, self._port)
-        self._port = listener.getsockname()[1]
+        bound = self._bind(listeners)
         ready: Future[None] = Future()
         self._thread = threading.Thread(
-            target=self._run, args=(listener, ready), name="gateway", daemon=True
+            target=self._run, args=(bound, ready), name="gateway", daemon=True
         )
         self._thread.start()
         ready.result(_STARTUP_SECONDS)
+
+    async def start_here(self) -> None:
+        """Serve in the caller's event loop instead of a thread; see `start`.
+
+        For stores that are to be used from one thread. Whatever blocks the loop blocks the calls.
+        """
+        if self.is_running:
+            return
+        ready: Future[None] = Future()
+        self._task = asyncio.create_task(self._serve(self._bind(()), ready), name="gateway")
+        listening = asyncio.ensure_future(asyncio.wrap_future(ready))
+        await asyncio.wait({self._task, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            listening.cancel()
+            await self._task
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
         """Let calls in flight end within `grace_seconds`, cut the others off, and close.
 
         Calls that are cut off are recorded as cancelled. Upstreams are closed. Idempotent.
         """
-        await asyncio.to_thread(self.stop_sync, grace_seconds)
+        task, server, loop = self._task, self._server, self._loop
+        if task is None:
+            await asyncio.to_thread(self.stop_sync, grace_seconds)
+        elif server is not None and loop is not None:
+            self._ask_to_stop(server, loop, grace_seconds)
+            if loop is asyncio.get_running_loop():
+                await task
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_await(task), loop))
+            self._task = self._server = self._loop = None
 
     def stop_sync(self, grace_seconds: float = 5.0) -> None:
         """Do what `stop` does, from a thread without an event loop."""
         thread, server, loop = self._thread, self._server, self._loop
         if thread is None or server is None or loop is None:
             return
-        self.resume()
-        server.config.timeout_graceful_shutdown = max(1, round(grace_seconds))
         if thread.is_alive():
-            loop.call_soon_threadsafe(server.stopping.set)
+            self._ask_to_stop(server, loop, grace_seconds)
         thread.join()
         self._thread = self._server = self._loop = None
 
@@ -215,71 +245,52 @@ class Gateway:
             raise GatewayError("The gateway is not running. Call start() first.")
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
-    def _run(self, listener: socket.socket, ready: Future[None]) -> None:
+    def _ask_to_stop(
+        self, server: GatewayServer, loop: asyncio.AbstractEventLoop, grace_seconds: float
+    ) -> None:
+        self.resume()
+        server.config.timeout_graceful_shutdown = max(1, round(grace_seconds))
+        loop.call_soon_threadsafe(server.stopping.set)
+
+    def _bind(self, listeners: Sequence[socket.socket]) -> list[socket.socket]:
+        bound = list(listeners) or [bind_socket(self._host, self._port)]
+        self._port = bound[0].getsockname()[1]
+        return bound
+
+    def _run(self, listeners: list[socket.socket], ready: Future[None]) -> None:
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(self._serve(listener, ready))
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._serve(listeners, ready))
         except Exception as error:
             # Boundary: top of the thread. Whoever waits for the start must learn of it.
             logger.exception("gateway ended with an error")
             if not ready.done():
                 ready.set_exception(error)
-        finally:
-            listener.close()
 
-    async def _serve(self, listener: socket.socket, ready: Future[None]) -> None:
-        dialects = [OpenAIChatDialect(), CompletionsDialect(), AnthropicMessagesDialect()]
+    async def _serve(self, listeners: list[socket.socket], ready: Future[None]) -> None:
+        dialects = [
+            OpenAIChatDialect(),
+            CompletionsDialect(),
+            ResponsesDialect(),
+            AnthropicMessagesDialect(),
+        ]
         app: Any = GatewayApp(self._services, dialects, self._stats, self._secret)
         for middleware in reversed(self._middlewares):
             app = middleware(app)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        )
         self._loop = asyncio.get_running_loop()
-        self._server = _GatewayServer(config, ready)
+        self._server = GatewayServer(app, ready)
         try:
-            await self._server.serve(sockets=[listener])
-            if self._server.server_state.tasks:
-                await asyncio.wait(self._server.server_state.tasks, timeout=_CANCEL_SECONDS)
-            await abort_connections(self._server)
+            await self._server.run_until_stopped(listeners)
         finally:
+            for listener in listeners:
+                listener.close()
             for upstream in {id(upstream): upstream for upstream in self._upstreams}.values():
                 await upstream.aclose()
-
-
-class _GatewayServer(uvicorn.Server):
-    """Tells the thread that starts it when it listens, and waits to be stopped."""
-
-    def __init__(self, config: uvicorn.Config, ready: Future[None]) -> None:
-        super().__init__(config)
-        self.stopping = asyncio.Event()
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready.set_result(None)
-
-    async def main_loop(self) -> None:
-        # Instead of waking ten times a second to look at a flag and renew a date header.
-        await self.stopping.wait()
 
 
 async def _call(action: Callable[[], None]) -> None:
     action()
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory where it is installed."""
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
+async def _await(task: asyncio.Task[None]) -> None:
+    await task

@@ -165,7 +165,7 @@ async def test_an_attempt_without_calls_seals_at_once(server: ModelServer) -> No
     async with running(server) as run, httpx.AsyncClient() as http:
         answer = await http.post(f"{run.attempt_url}/seal", json={"timeout": 60})
     zeros = {"started": 0, "finished": 0, "failed": 0, "cancelled": 0}
-    assert answer.json() == {"calls": zeros, "unrecorded": 0}
+    assert answer.json() == {"calls": zeros, "unrecorded": 0, "errors": {}}
 
 
 async def test_models_change_while_running(server: ModelServer) -> None:
