@@ -1,49 +1,73 @@
 """What the span of one model call says: ids, messages, parameters; whoever wrote the span.
 
-Three writers are understood: our gateway (a call record), instrumented client libraries
-(`gen_ai.*` attributes), and functions decorated with `operation`. Pure functions, total: what a
-span does not say, or says in another shape, comes back empty.
+A span is a model call when its attributes say so by one of the conventions that we know, or when
+our gateway wrote it; its name decides nothing. Pure functions, total: what a span does not say,
+or says in another shape, comes back empty.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
+from agentlightning.adapter.attribute_values import (
+    as_items,
+    as_mapping,
+    integer_list,
+    nested,
+    parsed,
+)
 from agentlightning.adapter.calls import read_call
+from agentlightning.adapter.conventions import (
+    genai,
+    genai_indexed,
+    litellm,
+    openinference,
+    operation,
+)
+from agentlightning.adapter.llm_call import LlmCall
 from agentlightning.semconv import CallAttributes, LightningSpanAttributes
 from agentlightning.types.call import CallRecord
 from agentlightning.types.rollout import Triplet
 from agentlightning.types.tracer import Span
-from agentlightning.utils.attributes import filter_and_unflatten_attributes
 
 __all__ = [
     "image_urls",
     "integer_list",
+    "is_llm_call",
     "is_record",
     "is_trainable",
     "nested",
+    "read_llm_call",
     "response_id",
     "to_triplet",
 ]
 
-_INPUT = LightningSpanAttributes.OPERATION_INPUT.value
-_OUTPUT = LightningSpanAttributes.OPERATION_OUTPUT.value
-
-_RESPONSE_ID_KEYS = (CallAttributes.RESPONSE_ID.value, f"{_OUTPUT}.id")
-_PROMPT_ID_KEYS = (CallAttributes.PROMPT_TOKEN_IDS.value, f"{_OUTPUT}.prompt_token_ids")
-_RESPONSE_TOKEN_KEYS = (
-    CallAttributes.RESPONSE_TOKEN_IDS.value,
-    f"{_OUTPUT}.response_token_ids.0",
-    f"{_OUTPUT}.choices.0.token_ids",
-    f"{_OUTPUT}.choices.0.provider_specific_fields.token_ids",
+_READERS = (openinference.read, genai.read, genai_indexed.read, litellm.read, operation.read)
+_RESPONSE_ID_KEYS = (
+    CallAttributes.RESPONSE_ID.value,
+    f"{LightningSpanAttributes.OPERATION_OUTPUT.value}.id",
 )
-_LOGPROBS = "logprobs.content"
 _ID_FIELDS = frozenset({"prompt_token_ids", "response_token_ids", "choices", "id"})
 
 
 def is_record(span: Span) -> bool:
     """Return whether our gateway wrote the span."""
     return CallAttributes.RECORD.value in span.attributes
+
+
+def read_llm_call(span: Span) -> LlmCall | None:
+    """Return what a client's span says about a model call.
+
+    None for spans that are no model calls by any convention, and for our gateway's, which
+    `calls.read_call` reads.
+    """
+    if is_record(span):
+        return None
+    calls = (read(span) for read in _READERS)
+    return next((call for call in calls if call is not None), None)
+
+
+def is_llm_call(span: Span) -> bool:
+    """Return whether the span is a model call: our gateway's, or one by convention."""
+    return is_record(span) or read_llm_call(span) is not None
 
 
 def is_trainable(span: Span) -> bool:
@@ -55,48 +79,28 @@ def is_trainable(span: Span) -> bool:
 def response_id(span: Span) -> str | None:
     """Return the id that the model server gave its answer."""
     values = (span.attributes.get(key) for key in _RESPONSE_ID_KEYS)
-    return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def nested(attributes: Mapping[str, Any], prefix: str) -> Any:
-    """Return what is under `prefix`: nested, or the value itself, from JSON if it is that."""
-    if prefix not in attributes:
-        return filter_and_unflatten_attributes(attributes, prefix)
-    value = attributes[prefix]
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def integer_list(value: Any) -> list[int]:
-    """Return a list of integers given as sequence or as JSON; anything else gives an empty one."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return []
-    if isinstance(value, list | tuple):
-        items = list(cast("Sequence[Any]", value))
-        if all(type(item) is int for item in items):
-            return items
-    return []
+    plain = next((value for value in values if isinstance(value, str) and value), None)
+    if plain is not None or is_record(span):
+        return plain
+    call = read_llm_call(span)
+    return call.response_id if call is not None else None
 
 
 def to_triplet(span: Span, agent_name: str) -> Triplet:
     """Return a call as prompt and response, with no reward yet.
 
     Args:
-        span: The call's span.
+        span: The call's span; one that is none gives a triplet of what little it says.
         agent_name: Label of the agent that made the call.
     """
-    call = read_call(span)
-    return _from_attributes(span, agent_name) if call is None else _from_call(call, agent_name)
+    record = read_call(span)
+    if record is not None:
+        return _from_record(record, agent_name)
+    call = read_llm_call(span) or genai_indexed.read_any(span)
+    return _from_call(call, response_id(span), agent_name)
 
 
-def _from_call(call: CallRecord, agent_name: str) -> Triplet:
+def _from_record(call: CallRecord, agent_name: str) -> Triplet:
     messages = call.request.get("messages", [])
     first = call.choices[0] if call.choices else None
     response: dict[str, Any] = {
@@ -122,30 +126,24 @@ def _from_call(call: CallRecord, agent_name: str) -> Triplet:
     )
 
 
-def _from_attributes(span: Span, agent_name: str) -> Triplet:
-    attributes = span.attributes
-    ours = _mapping(nested(attributes, _INPUT))
-    theirs = _mapping(nested(attributes, _OUTPUT))
-    messages = nested(attributes, "gen_ai.prompt") or ours.get("messages", [])
-    request = _mapping(nested(attributes, "gen_ai.request")) or ours
-    response = _mapping(nested(attributes, "gen_ai.response")) or theirs
-    answer: dict[str, Any] = {
-        "token_ids": _first_ids(attributes, _RESPONSE_TOKEN_KEYS),
-        "raw_content": nested(attributes, "gen_ai.completion") or theirs.get("choices", []),
-    }
-    if _LOGPROBS in attributes:
-        answer["logprobs"] = nested(attributes, _LOGPROBS)
+def _from_call(call: LlmCall, answer_id: str | None, agent_name: str) -> Triplet:
+    answer: dict[str, Any] = {"token_ids": call.response_token_ids, "raw_content": call.answers}
+    if call.logprobs is not None:
+        answer["logprobs"] = call.logprobs
+    response = {key: value for key, value in call.response.items() if key not in _ID_FIELDS}
+    if call.usage and "usage" not in response:
+        response["usage"] = call.usage
     return Triplet(
         prompt={
-            "token_ids": _first_ids(attributes, _PROMPT_ID_KEYS),
-            "raw_content": messages,
-            "image_urls": image_urls(messages),
+            "token_ids": call.prompt_token_ids,
+            "raw_content": call.messages,
+            "image_urls": image_urls(call.messages),
         },
         response=answer,
         metadata={
-            "request": {key: value for key, value in request.items() if key != "messages"},
-            "response": {k: v for k, v in response.items() if k not in _ID_FIELDS},
-            "response_id": response_id(span),
+            "request": {key: value for key, value in call.request.items() if key != "messages"},
+            "response": response,
+            "response_id": answer_id,
             "agent_name": agent_name,
         },
     )
@@ -154,27 +152,14 @@ def _from_attributes(span: Span, agent_name: str) -> Triplet:
 def image_urls(messages: Any) -> list[str]:
     """Return the URLs of all images in chat messages, in order; contents may be JSON texts."""
     urls: list[str] = []
-    for message in _items(messages):
-        content = _mapping(message).get("content")
+    for message in as_items(messages):
+        content = as_mapping(message).get("content")
         if isinstance(content, str) and content.lstrip().startswith("["):
-            content = nested({"": content}, "")
-        for part in _items(content):
-            entry = _mapping(part)
+            content = parsed(content)
+        for part in as_items(content):
+            entry = as_mapping(part)
             image = entry.get("image_url")
-            url = image if isinstance(image, str) else _mapping(image).get("url")
+            url = image if isinstance(image, str) else as_mapping(image).get("url")
             if entry.get("type") == "image_url" and isinstance(url, str):
                 urls.append(url)
     return urls
-
-
-def _first_ids(attributes: Mapping[str, Any], keys: Sequence[str]) -> list[int]:
-    found = (integer_list(attributes.get(key)) for key in keys)
-    return next((ids for ids in found if ids), [])
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _items(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
