@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentlightning.adapter import forest
+from agentlightning.adapter.call_spans import one_per_call
+from agentlightning.adapter.call_triplet import call_to_triplet
+from agentlightning.adapter.calls import read_call
 from agentlightning.adapter.graph import draw_tree
 from agentlightning.adapter.labels import agent_label
 from agentlightning.adapter.llm_span import (
     image_urls,
-    is_record,
+    is_llm_call,
     is_trainable,
     response_id,
     to_triplet,
 )
 from agentlightning.adapter.matching import Moment, RewardMatchPolicy, match_rewards
 from agentlightning.adapter.rewards import get_reward_value
+from agentlightning.adapter.targets import ExplicitRewards, explicit_rewards
 from agentlightning.semconv import AGL_OPERATION, AGL_REWARD, LightningSpanAttributes
 from agentlightning.types.rollout import Triplet
 from agentlightning.types.tracer import Span
@@ -126,13 +130,15 @@ class TraceTree:
     ) -> "list[tuple[TraceTree, str]]":
         """Return the model calls below, each with the label of its agent.
 
-        A call is a span whose name matches, or one that our gateway wrote. Calls that the
-        gateway says failed, or are a judge's, are left out. Of several spans with one response
-        id the gateway's counts, else the first. A span without response id inside another call
-        is a repetition of it and left out.
+        A call is a span whose attributes say so (`llm_span.is_llm_call`), or one whose name
+        matches where you gave a match of your own. Calls that the gateway says failed, or are a
+        judge's, are left out. Of several spans of one call the gateway's counts, else the one
+        that tells most (`call_spans.one_per_call`). A span without response id inside another
+        call is a repetition of it and left out.
 
         Args:
-            llm_call_match: Regular expression searched in span names.
+            llm_call_match: Regular expression searched in the names of spans that say nothing
+                of themselves; the default takes none of these.
             agent_match: Regular expression searched in agent labels; None takes every agent,
                 labelled `*` where none is named.
             exclude_llm_call_in_reward: Whether calls made to compute a reward are left out.
@@ -153,15 +159,18 @@ class TraceTree:
             trainable = is_trainable(node.span)
             if not trainable:
                 refused.add(response_id(node.span))
-            named_so = re.search(llm_call_match, node.span.name) is not None
-            is_call = trainable and (named_so or is_record(node.span))
+            is_call = trainable and _is_call(node.span, llm_call_match)
             repeated = dedup_llm_call and in_call and response_id(node.span) is None
             if is_call and label is not None and not repeated:
                 found.append((node, label))
             below = in_call or is_call
             stack.extend((child, label, below) for child in reversed(node.children))
         found = [(c, label) for c, label in found if response_id(c.span) not in refused - {None}]
-        return _one_per_response(found) if dedup_llm_call else found
+        if not dedup_llm_call:
+            return found
+        nodes = {call.id: call for call, _ in found}
+        kept = one_per_call([(call.span, label) for call, label in found])
+        return [(_telling(nodes[span.span_id], span), label) for span, label in kept]
 
     def repair_hierarchy(self) -> None:
         """Move spans that lost their parent under the span that encloses them in time.
@@ -187,17 +196,34 @@ class TraceTree:
     def match_rewards(
         self, reward_match: "RewardMatchPolicy | str", llm_calls: "list[TraceTree]"
     ) -> dict[str, float | None]:
-        """Return the reward of each of these calls by id, None where there is none."""
+        """Return the reward of each of these calls by id, None where there is none.
+
+        Rewards with links go to the calls they name (see `targets.explicit_rewards`); the others
+        are matched by time, as `reward_match` says, among the calls that are left.
+        """
+        explicit = self._explicit_rewards(llm_calls)
         call_ids = {call.id for call in llm_calls}
+        open_ids = call_ids - explicit.by_call.keys()
         if RewardMatchPolicy(reward_match) is RewardMatchPolicy.FIRST_OCCURRENCE:
             groups = [self.traverse()]
         else:
             groups = [node.children for node in self.traverse()]
         rewards: dict[str, float | None] = dict.fromkeys(call_ids)
         for group in groups:
-            moments = (_moment(node, node.id in call_ids) for node in group)
+            waiting = (node for node in group if node.id not in explicit.used)
+            moments = (_moment(node, node.id in open_ids) for node in waiting)
             rewards.update(match_rewards(moment for moment in moments if moment is not None))
+        rewards.update(explicit.by_call)
         return rewards
+
+    def _explicit_rewards(self, llm_calls: "list[TraceTree]") -> ExplicitRewards:
+        ends = {call.id: call.end_time or call.start_time or 0.0 for call in llm_calls}
+        spans: list[Span] = []
+        parents: dict[str, str | None] = {}
+        for node, parent in self.walk():
+            spans.append(node.span)
+            parents[node.id] = parent.id if parent else None
+        return explicit_rewards(spans, ends, parents)
 
     def extract_prompt_image_urls(self, prompt_raw_content: Any) -> list[str]:
         """Return the URLs of the images in chat messages."""
@@ -205,7 +231,8 @@ class TraceTree:
 
     def span_to_triplet(self, span: Span, agent_name: str) -> Triplet:
         """Return one call as a triplet without reward."""
-        return to_triplet(span, agent_name)
+        call = read_call(span)
+        return to_triplet(span, agent_name) if call is None else call_to_triplet(call, agent_name)
 
     def to_trajectory(
         self,
@@ -250,19 +277,15 @@ class TraceTree:
         return [triplet for _, triplet in triplets]
 
 
-def _one_per_response(found: list[tuple[TraceTree, str]]) -> list[tuple[TraceTree, str]]:
-    chosen: dict[str, int] = {}
-    kept: list[tuple[TraceTree, str]] = []
-    for call, label in found:
-        key = response_id(call.span)
-        if key is None or key not in chosen:
-            if key is not None:
-                chosen[key] = len(kept)
-            kept.append((call, label))
-        elif is_record(call.span) and not is_record(kept[chosen[key]][0].span):
-            # The client's span knows better which agent made the call, ours what was sampled.
-            kept[chosen[key]] = (call, kept[chosen[key]][1] if label == "*" else label)
-    return kept
+def _telling(node: TraceTree, span: Span) -> TraceTree:
+    """Return the node, with what was added to its span from another writer's."""
+    return node if span is node.span else type(node)(node.id, span, node.children)
+
+
+def _is_call(span: Span, llm_call_match: str) -> bool:
+    if is_llm_call(span):
+        return True
+    return llm_call_match != DEFAULT_LLM_CALL and bool(re.search(llm_call_match, span.name))
 
 
 def _moment(node: TraceTree, is_call: bool) -> Moment | None:
