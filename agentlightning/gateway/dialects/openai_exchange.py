@@ -14,7 +14,7 @@ from agentlightning.gateway.jsontext import Cut, cut_members, write_json
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
 
-__all__ = ["OpenAIDialect", "OpenAIExchange"]
+__all__ = ["OpenAIDialect", "OpenAIExchange", "error_body"]
 
 _DONE = b"[DONE]"
 _SYNONYMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -22,15 +22,20 @@ _IDS_IN_ANSWER = frozenset({"prompt_token_ids", "weight_version"})
 _IDS_IN_CHOICE = frozenset({"prompt_token_ids", "token_ids", "token_versions"})
 
 
+def error_body(message: str, *, error_type: str, code: str) -> bytes:
+    """Return the body of an error."""
+    error = {"message": message, "type": error_type, "param": None, "code": code}
+    return write_json({"error": error})
+
+
 class OpenAIDialect(Dialect):
     """A dialect whose errors are OpenAI's."""
 
     def error_body(self, message: str, *, error_type: str, code: str) -> bytes:
-        error = {"message": message, "type": error_type, "param": None, "code": code}
-        return write_json({"error": error})
+        return error_body(message, error_type=error_type, code=code)
 
     def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
-        return b"data: " + self.error_body(message, error_type=error_type, code=code) + b"\n\n"
+        return b"data: " + error_body(message, error_type=error_type, code=code) + b"\n\n"
 
 
 class OpenAIExchange(Exchange):

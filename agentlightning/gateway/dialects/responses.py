@@ -1,0 +1,95 @@
+"""OpenAI responses: translated to chat completions, or passed on where they are spoken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentlightning._internal.ids import generate_id
+from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange
+from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect
+from agentlightning.gateway.dialects.request_check import Members, refuse
+from agentlightning.gateway.dialects.responses_answer import ResponseWriter, error_event
+from agentlightning.gateway.dialects.responses_items import Item, read_items
+from agentlightning.gateway.dialects.responses_memory import ResponseMemory
+from agentlightning.gateway.dialects.responses_native import NativeResponseExchange
+from agentlightning.gateway.dialects.responses_request import to_chat_request
+from agentlightning.gateway.dialects.translated import TranslatedExchange
+from agentlightning.gateway.models import ModelRoute
+
+__all__ = ["ResponsesDialect"]
+
+
+class ResponsesDialect(OpenAIDialect):
+    """`POST /v1/responses`.
+
+    Args:
+        memory: Keeps the responses of translated calls.
+    """
+
+    name = "openai.responses"
+    paths = frozenset({"/v1/responses"})
+    is_translated = True
+
+    def __init__(self, memory: ResponseMemory | None = None) -> None:
+        self._memory = memory or ResponseMemory()
+
+    def begin(
+        self,
+        request: dict[str, Any],
+        body: bytes,
+        route: ModelRoute,
+        conversation: str | None = None,
+    ) -> Exchange:
+        if not route.trained and self.name in route.upstream.capabilities.dialects:
+            return NativeResponseExchange(request, body, route)
+        return _TranslatedResponseExchange(request, route, self._memory, conversation)
+
+    def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
+        return error_event(message, error_type=error_type, code=code)
+
+
+class _TranslatedResponseExchange(TranslatedExchange):
+    def __init__(
+        self, request: Members, route: ModelRoute, memory: ResponseMemory, conversation: str | None
+    ) -> None:
+        asked = read_items(request.get("input"), lambda name: memory.item(name, conversation))
+        previous = request.get("previous_response_id") or None
+        before = _history(memory, previous, conversation)
+        self._id = f"resp_{generate_id(32)}"
+
+        def keep(output: list[Members]) -> None:
+            if request.get("store") is not False:
+                items = [item for _, item in asked]
+                memory.remember(
+                    self._id, conversation, previous=previous, asked=items, output=output
+                )
+
+        model = str(request.get("model") or route.model)
+        writer = ResponseWriter(self._id, request, model, keep)
+        chat = to_chat_request(request, [*before, *asked], trained=route.trained)
+        super().__init__(chat, route, writer)
+
+    def answer(self) -> CapturedAnswer:
+        captured = super().answer()
+        # The id that the client knows the call by.
+        captured.response_id = self._id
+        return captured
+
+
+def _history(memory: ResponseMemory, previous: str | None, conversation: str | None) -> list[Item]:
+    """Return the items of the response that a request goes on from, and of those before it.
+
+    Raises:
+        RequestError: It is not known. Status and code are those of OpenAI's own server.
+    """
+    if previous is None:
+        return []
+    items = memory.history(previous, conversation)
+    if items is None:
+        refuse(
+            "previous_response_id",
+            f"Previous response with id {previous!r} not found. It was not stored, belongs to "
+            "another attempt or is too old; send its items as input instead",
+            code="previous_response_not_found",
+        )
+    return [("previous_response_id", item) for item in items]
