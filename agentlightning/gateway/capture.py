@@ -236,13 +236,16 @@ class CapturedCall:
             async with asyncio.timeout(None) as linger:
                 async for piece in response.body:
                     passed: list[bytes] = []
-                    for event in events.feed(piece):
-                        shown = exchange.take_event(event)
-                        (held if exchange.is_complete else passed).append(shown)
-                    if passed:
-                        if self._record.idempotency_key:
-                            kept += passed
-                        await self._reply.piece(b"".join(passed))
+                    try:
+                        for event in events.feed(piece):
+                            shown = exchange.take_event(event)
+                            (held if exchange.is_complete else passed).append(shown)
+                    finally:
+                        # What came before an event that makes no sense is the client's as well.
+                        if passed:
+                            if self._record.idempotency_key:
+                                kept += passed
+                            await self._reply.piece(b"".join(passed))
                     if exchange.is_over:
                         linger.reschedule(asyncio.get_running_loop().time() + _LINGER_SECONDS)
         except TimeoutError:
