@@ -26,6 +26,11 @@ def entry(server: ModelServer, name: str = "m", provider: str = "hosted_vllm") -
     return {"model_name": name, "litellm_params": params}
 
 
+def here(**options: Any) -> LLMProxy:
+    """Return a proxy in a thread of this process, for stores that live in it."""
+    return LLMProxy(launch_mode="thread", **options)
+
+
 async def ask(llm: LLM, text: str = "hi", **options: Any) -> str:
     async with AsyncOpenAI(base_url=llm.get_base_url(), api_key=llm.api_key or "none") as client:
         answer = await client.chat.completions.create(
@@ -44,7 +49,7 @@ async def test_calls_of_an_attempt_are_recorded_with_ids() -> None:
     store = InMemoryLightningStore()
     rollout = await store.start_rollout(input=1)
     with ModelServer() as server:
-        proxy = LLMProxy(model_list=[entry(server)], store=store)
+        proxy = here(model_list=[entry(server)], store=store)
         await proxy.start()
         llm = proxy.as_resource(rollout.rollout_id, rollout.attempt.attempt_id)
         assert await ask(llm) == "hello"
@@ -60,7 +65,7 @@ async def test_calls_of_an_attempt_are_recorded_with_ids() -> None:
 async def test_resources_carry_endpoint_model_and_sampling() -> None:
     """Without ids a resource is a `ProxyLLM`, with both an `LLM` for the attempt."""
     with ModelServer() as server:
-        proxy = LLMProxy(model_list=[entry(server)], store=InMemoryLightningStore())
+        proxy = here(model_list=[entry(server)], store=InMemoryLightningStore())
         await proxy.start()
         llm = proxy.as_resource(sampling_parameters={"temperature": 0.5})
         assert isinstance(llm, ProxyLLM)
@@ -86,7 +91,7 @@ async def test_resources_carry_endpoint_model_and_sampling() -> None:
 async def test_model_list_changes_without_restart() -> None:
     """A new model list serves the next call; a wrong one leaves the old in place."""
     with ModelServer() as server, ModelServer(Answer(text="new")) as other:
-        proxy = LLMProxy(model_list=[entry(server)], store=InMemoryLightningStore())
+        proxy = here(model_list=[entry(server)], store=InMemoryLightningStore())
         await proxy.start()
         assert await ask(proxy.as_resource()) == "hello"
         proxy.update_model_list([entry(other)])
@@ -101,7 +106,7 @@ async def test_model_list_changes_without_restart() -> None:
 async def test_entries_of_one_name_share_its_calls() -> None:
     """Two servers of one name are called in turns."""
     with ModelServer() as one, ModelServer() as two:
-        proxy = LLMProxy(model_list=[entry(one), entry(two)], store=InMemoryLightningStore())
+        proxy = here(model_list=[entry(one), entry(two)], store=InMemoryLightningStore())
         await proxy.start()
         for _ in range(6):
             await ask(proxy.as_resource())
@@ -116,7 +121,7 @@ async def test_failed_calls_are_made_again_but_recorded_once() -> None:
     script = [Answer(status=503), Answer(status=429, headers={"retry-after": "0"}), Answer()]
     with ModelServer(lambda _: script.pop(0)) as server:
         config = {"litellm_settings": {"num_retries": 2}}
-        proxy = LLMProxy(model_list=[entry(server)], store=store, litellm_config=config)
+        proxy = here(model_list=[entry(server)], store=store, litellm_config=config)
         await proxy.start()
         llm = proxy.as_resource(rollout.rollout_id, rollout.attempt.attempt_id)
         assert await ask(llm) == "hello"
@@ -131,7 +136,7 @@ async def test_store_restart_and_state() -> None:
     first, second = InMemoryLightningStore(), InMemoryLightningStore()
     rollout = await second.start_rollout(input=1)
     with ModelServer() as server:
-        proxy = LLMProxy(model_list=[entry(server)])
+        proxy = here(model_list=[entry(server)])
         with pytest.raises(ValueError, match="store"):
             await proxy.start()
         with pytest.raises(GatewayError, match="start"):
@@ -174,7 +179,7 @@ async def test_callbacks_say_what_servers_are_asked_for(
     store = InMemoryLightningStore()
     rollout = await store.start_rollout(input=1)
     with ModelServer() as server:
-        proxy = LLMProxy(
+        proxy = here(
             model_list=[entry(server, provider=provider)], store=store, callbacks=callbacks
         )
         await proxy.start()
@@ -194,7 +199,7 @@ class Stamp(BaseHTTPMiddleware):
 async def test_starlette_middlewares_still_work() -> None:
     """A user's middleware class wraps the proxy; 0.3.0's names are accepted beside it."""
     with ModelServer() as server:
-        proxy = LLMProxy(
+        proxy = here(
             model_list=[entry(server)],
             store=InMemoryLightningStore(),
             middlewares=["rollout_attempt", "stream_conversion", Stamp],
@@ -210,7 +215,7 @@ async def test_starlette_middlewares_still_work() -> None:
 async def test_a_secret_travels_in_the_resource() -> None:
     """Agents that use the resource's key are let in."""
     with ModelServer() as server:
-        proxy = LLMProxy(model_list=[entry(server)], store=InMemoryLightningStore(), secret="s")
+        proxy = here(model_list=[entry(server)], store=InMemoryLightningStore(), secret="s")
         await proxy.start()
         assert await ask(proxy.as_resource()) == "hello"
         await proxy.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from agentlightning.errors import NotFoundError, StoreUnavailableError
 from agentlightning.store.base import LightningStore
@@ -33,6 +33,11 @@ class GatewayStats:
     """Repeats under an `Idempotency-Key` that got the answer of the call that was made."""
     passed_through: int = 0
     """Other requests that were passed through."""
+
+    def add(self, other: GatewayStats) -> None:
+        """Add another gateway's counts to these."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 class CallRecorder:

@@ -136,6 +136,7 @@ async def test_a_proxy_runs_as_long_as_the_baseline(store):
     """The proxy is started for the run and stopped after it."""
     proxy = LLMProxy(
         port=0,
+        launch_mode="thread",
         model_list=[
             {
                 "model_name": "m",
