@@ -8,7 +8,7 @@ from agentlightning.semconv import CallAttributes
 from agentlightning.types.call import CallRecord
 from agentlightning.types.tracer import Span
 
-__all__ = ["find_calls", "read_call"]
+__all__ = ["find_calls", "named_calls", "read_call"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,15 @@ def find_calls(spans: Sequence[Span]) -> list[CallRecord]:
     that came without a role takes the name of the agent whose span it lies in, if the client
     announced one (`traceparent`), or else of the agent whose client recorded the same answer.
     """
+    return sorted((call for _, call in named_calls(spans)), key=lambda call: call.end_time)
+
+
+def named_calls(spans: Sequence[Span]) -> list[tuple[Span, CallRecord]]:
+    """Return what `find_calls` does, each call with its span, in the order of the spans."""
     found = [(span, call) for span in spans if (call := read_call(span)) is not None]
     if any(call.role is None for _, call in found):
         _name_agents(found, spans)
-    return sorted((call for _, call in found), key=lambda call: call.end_time)
+    return found
 
 
 def _name_agents(found: Sequence[tuple[Span, CallRecord]], spans: Sequence[Span]) -> None:
