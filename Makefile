@@ -19,7 +19,7 @@ demo: .venv/demo.stamp  ## Train a small model with GRPO on this machine, and wa
 	$(BIN)/python examples/calculator/train.py
 
 test: setup frameworks  ## Run every test; PYTEST="..." passes arguments on
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST)
 
 lint: setup  ## Check style, formatting, sizes, suppressions, and that tests mirror the package
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
