@@ -5,25 +5,21 @@ Token ids and weight versions travel as `gateway.upstream` describes. HTTP is `s
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Literal
 
 from agentlightning._internal.clock import now
 from agentlightning.engine.chat_request import ChatRequest, parse_chat_request
 from agentlightning.engine.choice import ChoiceWriter, Piece
+from agentlightning.engine.choice_sampler import ChoiceSampler, SampledChoice, usage_of
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.history.splicer import HistorySplicer, PromptPlan
-from agentlightning.engine.request import Generation, TokenEvent
-from agentlightning.engine.sampling import derive_seed
 from agentlightning.engine.template import render_prompt
 from agentlightning.engine.token_text import TokenText
 from agentlightning.engine.tools import ToolFormat, detect_format
-from agentlightning.errors import EngineError
 
 __all__ = ["ChatService", "HistoryMode"]
 
@@ -70,29 +66,11 @@ class ChatService:
         request = parse_chat_request(body)
         plan = self._plan(request, conversation)
         version = self.engine.version
-        writers = [self._writer(request) for _ in range(request.n)]
-
-        def sample(index: int) -> Awaitable[Generation]:
-            writer = writers[index]
-
-            def watch(event: TokenEvent) -> bool:
-                writer.push([event.token_id])
-                return writer.stopped
-
-            return self._generate(request, plan.ids, index, watch if request.stop else None)
-
-        generations = await _all([sample(index) for index in range(request.n)])
-        choices = [
-            self._choice(request, index, writer, generation, version)
-            for index, (writer, generation) in enumerate(zip(writers, generations, strict=True))
-        ]
-        for choice, generation in zip(choices, generations, strict=True):
-            self.history.remember(
-                plan, choice["message"], generation.token_ids, choice=choice["index"]
-            )
+        sampler = self._sampler(request, plan)
+        choices = await sampler.whole(watched=bool(request.stop))
         answer = self._head(request, "chat.completion")
-        answer["choices"] = choices
-        answer["usage"] = _usage(generations)
+        answer["choices"] = [self._choice(request, choice, version) for choice in choices]
+        answer["usage"] = usage_of(choices, each=request.n)
         if request.return_token_ids:
             answer["prompt_token_ids"] = plan.ids
             answer["weight_version"] = version
@@ -123,18 +101,12 @@ class ChatService:
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
             yield {**head, "choices": [choice], **opening}
             opening = {}
-        pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
-        sampling = asyncio.ensure_future(self._sample_pieces(request, plan, pieces))
-        try:
-            while (piece := await pieces.get()) is not None:
+        sampler = self._sampler(request, plan)
+        async with aclosing(sampler.pieces()) as pieces:
+            async for piece in pieces:
                 yield {**head, "choices": [self._chunk(request, piece, version)]}
-            generations = await sampling
-        finally:
-            sampling.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await sampling
         if request.include_usage:
-            yield {**head, "choices": [], "usage": _usage(generations)}
+            yield {**head, "choices": [], "usage": usage_of(sampler.choices, each=request.n)}
 
     def _say_template(self) -> None:
         report = self.history.template
@@ -169,47 +141,16 @@ class ChatService:
         )
         return {"count": len(ids), "max_model_len": self.engine.context, "tokens": ids}
 
-    async def _sample_pieces(
-        self, request: ChatRequest, plan: PromptPlan, pieces: asyncio.Queue[Piece | None]
-    ) -> list[Generation]:
-        """Sample all choices, putting their pieces into the queue and None at the end."""
-        loop = asyncio.get_running_loop()
+    def _sampler(self, request: ChatRequest, plan: PromptPlan) -> ChoiceSampler:
+        def remember(choice: SampledChoice) -> None:
+            message = _message(choice)
+            ids = choice.generation.token_ids
+            self.history.remember(plan, message, ids, choice=choice.index)
 
-        async def sample(index: int) -> Generation:
-            writer = self._writer(request)
-
-            def watch(event: TokenEvent) -> bool:
-                piece = writer.add(index, event)
-                if piece is not None:
-                    loop.call_soon_threadsafe(pieces.put_nowait, piece)
-                return writer.stopped
-
-            generation = await self._generate(request, plan.ids, index, watch)
-            last = writer.last(index, generation.finish_reason)
-            message = _message(writer, last)
-            self.history.remember(plan, message, generation.token_ids, choice=index)
-            pieces.put_nowait(last)
-            return generation
-
-        try:
-            return await _all([sample(index) for index in range(request.n)])
-        finally:
-            pieces.put_nowait(None)
-
-    async def _generate(
-        self,
-        request: ChatRequest,
-        prompt: list[int],
-        index: int,
-        watch: Callable[[TokenEvent], bool] | None,
-    ) -> Generation:
-        params = request.params
-        if params.seed is not None:
-            params = replace(params, seed=derive_seed(params.seed, index))
-        generation = await self.engine.generate(prompt, params, on_token=watch)
-        if generation.finish_reason == "abort":
-            raise EngineError("the engine was stopped before the completion was done")
-        return generation
+        prompts = [plan.ids] * request.n
+        return ChoiceSampler(
+            self.engine, prompts, request.params, lambda: self._writer(request), remember
+        )
 
     # -- shapes ---------------------------------------------------------------------------------
 
@@ -245,31 +186,13 @@ class ChatService:
             "model": request.model or self.model,
         }
 
-    def _choice(
-        self,
-        request: ChatRequest,
-        index: int,
-        writer: ChoiceWriter,
-        generation: Generation,
-        version: int,
-    ) -> Body:
-        if not request.stop:
-            writer.push(generation.token_ids)
-        piece = writer.last(index, generation.finish_reason)
-        message = _message(writer, piece)
-        whole = replace(
-            piece,
-            token_ids=generation.token_ids,
-            logprobs=generation.logprobs,
-            top=generation.top_logprobs,
-            versions=tuple(v for _, count, v in generation.versions for _ in range(count)),
-        )
+    def _choice(self, request: ChatRequest, choice: SampledChoice, version: int) -> Body:
         return {
-            "index": index,
-            "message": message,
-            "finish_reason": piece.finish_reason,
-            "stop_reason": piece.stop,
-            **self._token_fields(request, whole, version),
+            "index": choice.index,
+            "message": _message(choice),
+            "finish_reason": choice.last.finish_reason,
+            "stop_reason": choice.last.stop,
+            **self._token_fields(request, choice.tokens, version),
         }
 
     def _chunk(self, request: ChatRequest, piece: Piece, version: int) -> Body:
@@ -301,33 +224,9 @@ class ChatService:
         return fields
 
 
-def _message(writer: ChoiceWriter, last: Piece) -> Body:
+def _message(choice: SampledChoice) -> Body:
     """Return a completed choice as a message."""
-    if last.calls:
-        content = writer.content or None
-        return {"role": "assistant", "content": content, "tool_calls": list(last.calls)}
-    return {"role": "assistant", "content": writer.content}
-
-
-async def _all(samples: list[Any]) -> list[Generation]:
-    """Await all; when one fails or this task is cancelled, the others are cancelled."""
-    tasks = [asyncio.ensure_future(sample) for sample in samples]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _usage(generations: list[Generation]) -> Body:
-    prompt = len(generations[0].prompt_ids)
-    sampled = sum(len(generation.token_ids) for generation in generations)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": sampled,
-        "total_tokens": prompt + sampled,
-        "prompt_tokens_details": {
-            "cached_tokens": min(generation.cached_prompt_tokens for generation in generations)
-        },
-    }
+    content, calls = choice.writer.content, choice.last.calls
+    if calls:
+        return {"role": "assistant", "content": content or None, "tool_calls": list(calls)}
+    return {"role": "assistant", "content": content}
