@@ -14,7 +14,7 @@ from agentlightning.engine.request import Generation, TokenCallback, TokenEvent
 from agentlightning.engine.sampling import SamplingParams, derive_seed
 from agentlightning.errors import EngineError
 
-__all__ = ["ChoiceSampler", "SampledChoice", "usage_of"]
+__all__ = ["ChoiceSampler", "SampledChoice", "told_ids", "usage_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +159,19 @@ async def _all(samples: list[Awaitable[SampledChoice]]) -> list[SampledChoice]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def told_ids(piece: Piece, version: int) -> dict[str, Any]:
+    """Return what `return_token_ids` asks for, of a choice or of a part of one.
+
+    Args:
+        piece: Its tokens.
+        version: Of the weights when the call began, which the answer says elsewhere.
+    """
+    told: dict[str, Any] = {"token_ids": list(piece.token_ids)}
+    if any(sampled_by != version for sampled_by in piece.versions):
+        told["token_versions"] = list(piece.versions)
+    return told
 
 
 def usage_of(choices: Sequence[SampledChoice], *, each: int) -> dict[str, Any]:

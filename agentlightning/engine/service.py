@@ -1,18 +1,19 @@
 """The engine as an upstream of the gateway: OpenAI's HTTP interface without a socket.
 
-Serves `POST /v1/chat/completions` (whole and streamed), `GET /v1/models` and, as vLLM does,
-`POST /tokenize` for messages; anything else is a 404 in OpenAI's error shape.
+Serves `POST /v1/chat/completions` and `POST /v1/completions` (whole and streamed), `GET /v1/models`
+and, as vLLM does, `POST /tokenize` for messages; anything else is a 404 in OpenAI's error shape.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from agentlightning.engine.chat import ChatService, HistoryMode
+from agentlightning.engine.completions import CompletionService
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.history.examine import TemplateReport
 from agentlightning.engine.history.splicer import HistoryStats
@@ -47,6 +48,7 @@ class EngineUpstream:
                 (`UpstreamRequest.conversation`), or are rendered anew.
         """
         self._chat = ChatService(engine, model=model, history=history)
+        self._completions = CompletionService(engine, model=model)
         self._model = model
 
     @property
@@ -97,27 +99,27 @@ class EngineUpstream:
                 return _answer(200, self._models())
             case "POST", "/v1/chat/completions":
                 body = _decode(request.body)
-                if isinstance(body, dict) and body.get("stream") is True:
-                    return await self._stream(body, request.conversation)
-                answer = await self._chat.complete(body, conversation=request.conversation)
+                conversation = request.conversation
+                if _wants_stream(body):
+                    return await _stream(self._chat.stream(body, conversation=conversation))
+                answer = await self._chat.complete(body, conversation=conversation)
                 return _answer(200, answer)
+            case "POST", "/v1/completions":
+                body = _decode(request.body)
+                if _wants_stream(body):
+                    return await _stream(self._completions.stream(body))
+                return _answer(200, await self._completions.complete(body))
             case "POST", "/tokenize":
-                return _answer(200, self._chat.tokenize(_decode(request.body)))
+                body = _decode(request.body)
+                return _answer(200, self._chat.tokenize(body, conversation=request.conversation))
             case method, path:
                 raise RequestError(
                     f"the embedded engine serves no {method} {path}; it has "
-                    "POST /v1/chat/completions, POST /tokenize and GET /v1/models",
+                    "POST /v1/chat/completions, POST /v1/completions, POST /tokenize and "
+                    "GET /v1/models",
                     status=404,
                     error_code="not_found",
                 )
-
-    async def _stream(self, body: dict[str, Any], conversation: str | None) -> UpstreamResponse:
-        chunks = self._chat.stream(body, conversation=conversation)
-        # The first chunk is made before anything is sampled, so errors still get a status.
-        first = await anext(chunks)
-        return UpstreamResponse(
-            status=200, headers=dict(_EVENTS), body=_events(first, chunks), on_close=chunks.aclose
-        )
 
     def _models(self) -> dict[str, Any]:
         engine = self._chat.engine
@@ -130,6 +132,18 @@ class EngineUpstream:
             "weight_version": engine.version,
         }
         return {"object": "list", "data": [card]}
+
+
+def _wants_stream(body: Any) -> bool:
+    return isinstance(body, dict) and cast("dict[str, Any]", body).get("stream") is True
+
+
+async def _stream(chunks: AsyncGenerator[dict[str, Any]]) -> UpstreamResponse:
+    # The first chunk is made before anything is sampled, so errors still get a status.
+    first = await anext(chunks)
+    return UpstreamResponse(
+        status=200, headers=dict(_EVENTS), body=_events(first, chunks), on_close=chunks.aclose
+    )
 
 
 async def _events(
