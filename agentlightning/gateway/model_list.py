@@ -1,30 +1,58 @@
 """0.3.0's model lists, in LiteLLM's shape, as routes.
 
-Servers that speak OpenAI's interface are called directly. Other providers need translation, which
-is LiteLLM's job and not done here.
+Servers that speak OpenAI's or Anthropic's interface are called directly. Other providers need
+translation, which is LiteLLM's job.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from agentlightning.errors import ConfigurationError
+from agentlightning.errors import ConfigurationError, MissingExtraError
 from agentlightning.gateway.balance import BalancedUpstream
 from agentlightning.gateway.http_upstream import HttpUpstream
+from agentlightning.gateway.litellm_upstream import LiteLLMUpstream
 from agentlightning.gateway.model_config import ModelConfig
 from agentlightning.gateway.models import ModelRoute
-from agentlightning.gateway.upstream import UpstreamCapabilities
+from agentlightning.gateway.servers import capabilities_of
+from agentlightning.gateway.upstream import Upstream, UpstreamCapabilities
 from agentlightning.settings import agent_environment
 
 __all__ = ["routes_from_model_list"]
 
 logger = logging.getLogger(__name__)
 
-_OPENAI_URL = "https://api.openai.com/v1"
-_WITH_TOKEN_IDS = frozenset({"hosted_vllm"})
-_PROVIDERS = _WITH_TOKEN_IDS | {"openai", "custom_openai", "openai_like"}
+
+@dataclass(frozen=True, slots=True)
+class _Provider:
+    """A prefix of LiteLLM's model names that stands for a server we can call directly."""
+
+    server: str | None = None
+    """Its kind in `SERVERS`; None where anything may be behind the name."""
+    url: str | None = None
+    """Where it is unless the entry says so."""
+    key_variable: str | None = None
+    """What holds the key for that place, and for no other."""
+
+
+_PROVIDERS: Mapping[str, _Provider] = {
+    "hosted_vllm": _Provider("vllm"),
+    "vllm": _Provider("vllm"),
+    "sglang": _Provider("sglang"),
+    "llamafile": _Provider("llama.cpp", "http://127.0.0.1:8080/v1"),
+    "llama_cpp": _Provider("llama.cpp", "http://127.0.0.1:8080/v1"),
+    "ollama": _Provider("ollama", "http://127.0.0.1:11434/v1"),
+    "ollama_chat": _Provider("ollama", "http://127.0.0.1:11434/v1"),
+    "tgi": _Provider("tgi"),
+    "huggingface": _Provider("tgi", "https://router.huggingface.co/v1", "HF_TOKEN"),
+    "openai": _Provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "custom_openai": _Provider(),
+    "openai_like": _Provider(),
+    "anthropic": _Provider("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+}
 _USED_PARAMS = frozenset({"model", "api_base", "base_url", "api_key", "timeout"})
 _SAMPLING_PARAMS = frozenset(
     {"temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop"}
@@ -43,10 +71,10 @@ def routes_from_model_list(
         model_list: The entries.
         retries: How often a failed call is made again.
         callbacks: 0.3.0's names. `return_token_ids` and `logprobs` ask every server for these;
-            None asks those that are known to have them (`hosted_vllm`).
+            None asks those that are known to have them.
 
     Raises:
-        ConfigurationError: An entry is incomplete, or its provider needs translation.
+        ConfigurationError: An entry is incomplete, or needs LiteLLM, which is not installed.
     """
     grouped: dict[str, list[ModelConfig]] = {}
     for entry in model_list:
@@ -86,47 +114,76 @@ def _route(
 
 def _upstream(
     params: Mapping[str, Any], *, retries: int, callbacks: Sequence[str] | None
-) -> HttpUpstream:
-    provider, model = _split(params["model"])
+) -> Upstream:
+    prefix, model = _split(params["model"])
+    provider = _PROVIDERS.get(prefix)
+    if provider is None:
+        return _litellm_upstream(params, retries=retries, callbacks=callbacks)
     unused = sorted(set(params) - _USED_PARAMS - _SAMPLING_PARAMS)
     if unused:
         logger.warning(
             "model list parameters are not used", extra={"model": model, "parameters": unused}
         )
-    has_ids = provider in _WITH_TOKEN_IDS
-    capabilities = UpstreamCapabilities(
-        token_ids=has_ids if callbacks is None else "return_token_ids" in callbacks,
-        logprobs=has_ids or "logprobs" in (callbacks or ()),
-    )
-    base_url = params.get("api_base") or params.get("base_url")
-    if not base_url and provider != "openai":
+    given_url = params.get("api_base") or params.get("base_url")
+    base_url = given_url or provider.url
+    if not base_url:
         raise ConfigurationError(f"{params['model']} has no api_base. Say where the server is.")
     timeout = {"timeout": float(params["timeout"])} if params.get("timeout") else {}
     return HttpUpstream(
-        base_url or _OPENAI_URL,
-        api_key=_api_key(params.get("api_key"), is_openai=not base_url),
-        capabilities=capabilities,
+        base_url,
+        api_key=_api_key(params.get("api_key"), None if given_url else provider.key_variable),
+        capabilities=_capabilities(prefix, provider, callbacks, is_own_url=not given_url),
         retries=retries,
         **timeout,
+    )
+
+
+def _litellm_upstream(
+    params: Mapping[str, Any], *, retries: int, callbacks: Sequence[str] | None
+) -> LiteLLMUpstream:
+    passed = {key: value for key, value in params.items() if key not in _SAMPLING_PARAMS}
+    if passed.get("api_key") is not None:
+        passed["api_key"] = _api_key(passed["api_key"], None)
+    passed.pop("model")
+    capabilities = UpstreamCapabilities(
+        logprobs="logprobs" in (callbacks or ()), dialects=frozenset({"openai.chat"})
+    )
+    if retries:
+        passed["num_retries"] = retries
+    try:
+        return LiteLLMUpstream(params["model"], passed, capabilities=capabilities)
+    except MissingExtraError as error:
+        raise ConfigurationError(
+            f"{params['model']!r} names none of the providers that are called directly "
+            f"({', '.join(_PROVIDERS)}). Write 'hosted_vllm/{params['model']}' for a server of "
+            "OpenAI's interface; for other providers, have LiteLLM: "
+            "pip install 'agentlightning[litellm]'"
+        ) from error
+
+
+def _capabilities(
+    prefix: str, provider: _Provider, callbacks: Sequence[str] | None, *, is_own_url: bool
+) -> UpstreamCapabilities:
+    """Return what a server can do; OpenAI's name is used for all that speak its format."""
+    is_known = provider.server is not None and (is_own_url or prefix != "openai")
+    known = capabilities_of(provider.server or "") if is_known else UpstreamCapabilities()
+    if callbacks is None:
+        return known
+    return replace(
+        known,
+        token_ids="return_token_ids" in callbacks,
+        logprobs=known.logprobs or "logprobs" in callbacks,
     )
 
 
 def _split(model: str) -> tuple[str, str]:
     """Return provider and name; a bare name is OpenAI's."""
     provider, slash, name = model.partition("/")
-    if not slash:
-        return "openai", model
-    if provider not in _PROVIDERS:
-        raise ConfigurationError(
-            f"{model!r}: the gateway speaks to OpenAI-compatible servers only. Write "
-            f"'hosted_vllm/{model}' or 'openai/{model}' for one of those; other providers need "
-            "LiteLLM as the server (extra 'litellm')."
-        )
-    return provider, name
+    return (provider, name) if slash else ("openai", model)
 
 
-def _api_key(given: str | None, *, is_openai: bool) -> str | None:
-    """Return the key to send; a key for OpenAI itself goes to no other server."""
+def _api_key(given: str | None, key_variable: str | None) -> str | None:
+    """Return the key to send: the one given, by value or by variable, or the provider's own."""
     environment_prefix = "os.environ/"
     if given is not None and given.startswith(environment_prefix):
         name = given.removeprefix(environment_prefix)
@@ -134,6 +191,6 @@ def _api_key(given: str | None, *, is_openai: bool) -> str | None:
         if key is None:
             raise ConfigurationError(f"The API key is to come from {name}, which is not set.")
         return key
-    if given is None and is_openai:
-        return agent_environment().get("OPENAI_API_KEY")
+    if given is None and key_variable is not None:
+        return agent_environment().get(key_variable)
     return given
