@@ -12,9 +12,11 @@ from agentlightning.tracer.base import (
 from agentlightning.tracer.dummy import DummyTracer
 
 if TYPE_CHECKING:
+    from agentlightning.tracer.agentops import AgentOpsTracer
     from agentlightning.tracer.otel import OtelTracer
 
 __all__ = [
+    "AgentOpsTracer",
     "DummyTracer",
     "OtelTracer",
     "Tracer",
@@ -23,4 +25,10 @@ __all__ = [
     "set_active_tracer",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, {"OtelTracer": "agentlightning.tracer.otel"})
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "AgentOpsTracer": "agentlightning.tracer.agentops",
+        "OtelTracer": "agentlightning.tracer.otel",
+    },
+)

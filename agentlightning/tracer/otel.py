@@ -6,31 +6,31 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace import TracerProvider
 
 from agentlightning._internal.clock import now
 from agentlightning._internal.ids import attempt_trace_id
 from agentlightning.errors import ConfigurationError, TracerError
+from agentlightning.instrumentation.clients import (
+    instrument_clients,
+    require_instrumentation,
+    uninstrument_clients,
+)
 from agentlightning.instrumentation.threads import instrument_threads, uninstrument_threads
 from agentlightning.tracer.active import swap_active_tracer, with_active_tracer_context
 from agentlightning.tracer.base import Tracer
 from agentlightning.tracer.delivery import Delivery
 from agentlightning.tracer.exporter import ExportOptions, StoreExporter
-from agentlightning.tracer.processor import (
-    AttemptIdGenerator,
-    LightningSpanProcessor,
-    scoped_context,
-)
+from agentlightning.tracer.processor import LightningSpanProcessor, scoped_context
+from agentlightning.tracer.provider import shared_provider
 from agentlightning.tracer.recording import OtelSpanRecordingContext, nanoseconds, otel_status
 from agentlightning.tracer.scope import TraceScope, current_scope, enter_scope, last_scope
 from agentlightning.types.tracer import Attributes, Span, SpanCoreFields, TraceStatus
-from agentlightning.utils.providers import get_span_processors
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
@@ -47,6 +47,16 @@ class OtelTracer(Tracer):
     One object serves any number of trace contexts at once, over tasks, threads and event loops;
     which one a span belongs to travels in context. It pickles as its settings only. Leaving a
     trace context waits until its spans are stored, at most `flush_timeout` seconds.
+
+    Args:
+        store: Where spans go; usually given to `init_worker` by who runs the tracer.
+        flush_timeout: See above.
+        export: Limits of the background export.
+        instrument: Whether the calls of OpenAI's, Anthropic's and LangChain's client libraries
+            are recorded while a worker is set up. Needs the extra `instrumentation`.
+
+    Raises:
+        MissingExtraError: `instrument` is set and no instrumentation of a library is installed.
     """
 
     def __init__(
@@ -55,10 +65,14 @@ class OtelTracer(Tracer):
         store: "LightningStore | None" = None,
         flush_timeout: float = 30.0,
         export: ExportOptions | None = None,
+        instrument: bool = False,
     ) -> None:
+        if instrument:
+            require_instrumentation()
         self._store = store
         self.flush_timeout = flush_timeout
         self.export = export or ExportOptions()
+        self.instrument = instrument
         self._start_empty()
 
     def _start_empty(self) -> None:
@@ -75,7 +89,7 @@ class OtelTracer(Tracer):
         if store is not None and not store.capabilities.get("zero_copy", False):
             # A store of this process; the other one gives its own to init_worker.
             store = None
-        kept = ("flush_timeout", "export", "worker_id")
+        kept = ("flush_timeout", "export", "instrument", "worker_id")
         return {"_store": store, **{name: getattr(self, name) for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -85,19 +99,18 @@ class OtelTracer(Tracer):
     def init_worker(
         self, worker_id: int, store: "LightningStore | None" = None, *args: Any, **kwargs: Any
     ) -> None:
-        """Make the tracer provider, once per object; it also becomes OpenTelemetry's global one
-        if the process has none, so that instrumented libraries reach us. Thread pools carry
-        context while any worker is set up.
+        """Take part in the process's tracer provider; it also becomes OpenTelemetry's global one
+        if there is none, so that instrumented libraries reach us. While any worker is set up,
+        thread pools carry context, and libraries are instrumented if that is asked for.
         """
         super().init_worker(worker_id, store, *args, **kwargs)
+        provider = shared_provider()
         with self._lock:
             if worker_id not in self._workers:
+                self._switch_on(provider)
                 self._workers.add(worker_id)
-                instrument_threads()
-        if self._otel_tracer is None:
-            provider = _make_provider()
-            _reach_global_provider(provider)
-            self._otel_tracer = provider.get_tracer("agentlightning")
+            if self._otel_tracer is None:
+                self._otel_tracer = provider.get_tracer("agentlightning")
 
     def teardown_worker(self, worker_id: int, *args: Any, **kwargs: Any) -> None:
         """Undo `init_worker`; the last one sends what is left and stops the export thread.
@@ -107,11 +120,23 @@ class OtelTracer(Tracer):
         with self._lock:
             if worker_id in self._workers:
                 self._workers.remove(worker_id)
-                uninstrument_threads()
+                self._switch_off()
             last = not self._workers
         if last:
             self._exporter.shutdown()
         super().teardown_worker(worker_id, *args, **kwargs)
+
+    def _switch_on(self, provider: TracerProvider) -> None:
+        """Instrument for one worker."""
+        if self.instrument:
+            instrument_clients(provider)
+        instrument_threads()
+
+    def _switch_off(self) -> None:
+        """Undo one `_switch_on`."""
+        uninstrument_threads()
+        if self.instrument:
+            uninstrument_clients()
 
     def _started(self) -> otel_trace.Tracer:
         if self._otel_tracer is None:
@@ -137,7 +162,7 @@ class OtelTracer(Tracer):
         tracer = self._started()
         scope = self._open_scope(store, rollout_id, attempt_id, asyncio.get_running_loop())
         try:
-            with self._entered(scope):
+            with self._entered(scope), self._root_span(name or rollout_id):
                 yield tracer
         finally:
             if scope.delivery is not None:
@@ -155,7 +180,7 @@ class OtelTracer(Tracer):
         scope = self._open_scope(None, rollout_id, attempt_id, None)
         active_before = swap_active_tracer(self)
         try:
-            with self._entered(scope):
+            with self._entered(scope), self._root_span(name or rollout_id):
                 yield tracer
         finally:
             swap_active_tracer(active_before)
@@ -208,6 +233,10 @@ class OtelTracer(Tracer):
             otel_context.attach(otel_before)
             enter_scope(outer)
             self._last_scope = scope
+
+    def _root_span(self, name: str | None) -> AbstractContextManager[None]:
+        """Return what goes around everything in a trace context; a subclass may open a span."""
+        return nullcontext()
 
     def _delivery(self, rollout_id: str, attempt_id: str) -> Delivery:
         with self._lock:
@@ -311,36 +340,3 @@ class OtelTracer(Tracer):
         if delivery is None:
             return 0, 0
         return delivery.sent, delivery.dropped + delivery.pending
-
-
-def _make_provider() -> TracerProvider:
-    # Why unlimited: the SDK silently drops what exceeds 128 attributes or events per span.
-    unlimited = SpanLimits.UNSET
-    provider = TracerProvider(
-        sampler=ALWAYS_ON,
-        id_generator=AttemptIdGenerator(),
-        shutdown_on_exit=False,
-        span_limits=SpanLimits(
-            max_attributes=unlimited,
-            max_events=unlimited,
-            max_links=unlimited,
-            max_span_attributes=unlimited,
-            max_event_attributes=unlimited,
-            max_link_attributes=unlimited,
-            max_attribute_length=unlimited,
-            max_span_attribute_length=unlimited,
-        ),
-    )
-    provider.add_span_processor(LightningSpanProcessor())
-    return provider
-
-
-def _reach_global_provider(provider: TracerProvider) -> None:
-    """Take the place of OpenTelemetry's global provider, or listen to the one that is there."""
-    current = otel_trace.get_tracer_provider()
-    if isinstance(current, otel_trace.ProxyTracerProvider):
-        otel_trace.set_tracer_provider(provider)
-    elif isinstance(current, TracerProvider) and not get_span_processors(
-        current, LightningSpanProcessor
-    ):
-        current.add_span_processor(LightningSpanProcessor())
