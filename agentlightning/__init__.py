@@ -81,6 +81,9 @@ if TYPE_CHECKING:
         prompt_rollout,
         rollout,
     )
+    from agentlightning.litagent.command import (
+        CommandAgent,
+    )
     from agentlightning.llm_proxy import (
         LLMProxy,
     )
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
     from agentlightning.runner import (
         LitAgentRunner,
         Runner,
+        TrainingContext,
     )
     from agentlightning.server import (
         AgentLightningServer,
@@ -112,6 +116,7 @@ if TYPE_CHECKING:
         SQLiteLightningStore,
     )
     from agentlightning.tracer import (
+        AgentOpsTracer,
         DummyTracer,
         OtelTracer,
         Tracer,
@@ -179,6 +184,7 @@ __all__ = [
     "Adapter",
     "AgentLightningClient",
     "AgentLightningServer",
+    "AgentOpsTracer",
     "Algorithm",
     "Attempt",
     "AttemptStatus",
@@ -188,6 +194,7 @@ __all__ = [
     "Baseline",
     "ClientServerExecutionStrategy",
     "CollectionBasedLightningStore",
+    "CommandAgent",
     "Dataset",
     "DevTaskLoader",
     "DummyTracer",
@@ -258,6 +265,7 @@ __all__ = [
     "Tracer",
     "TracerTraceToTriplet",
     "Trainer",
+    "TrainingContext",
     "Triplet",
     "Worker",
     "WorkerStatus",
@@ -341,12 +349,14 @@ _EXPORTS = {
     "llm_rollout": "agentlightning.litagent",
     "prompt_rollout": "agentlightning.litagent",
     "rollout": "agentlightning.litagent",
+    "CommandAgent": "agentlightning.litagent.command",
     "LLMProxy": "agentlightning.llm_proxy",
     "configure_logger": "agentlightning.logging",
     "setup_logging": "agentlightning.logging:setup",
     "setup_module_logging": "agentlightning.logging:setup_module",
     "LitAgentRunner": "agentlightning.runner",
     "Runner": "agentlightning.runner",
+    "TrainingContext": "agentlightning.runner",
     "AgentLightningServer": "agentlightning.server",
     "CollectionBasedLightningStore": "agentlightning.store",
     "InMemoryLightningStore": "agentlightning.store",
@@ -357,6 +367,7 @@ _EXPORTS = {
     "LightningStoreStatistics": "agentlightning.store",
     "LightningStoreThreaded": "agentlightning.store",
     "SQLiteLightningStore": "agentlightning.store",
+    "AgentOpsTracer": "agentlightning.tracer",
     "DummyTracer": "agentlightning.tracer",
     "OtelTracer": "agentlightning.tracer",
     "Tracer": "agentlightning.tracer",

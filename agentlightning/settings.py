@@ -22,6 +22,9 @@ class Settings:
     runs_dir: Path
     """Where run directories are made. `AGL_RUNS_DIR`, default `./runs`."""
 
+    store_url: str | None = None
+    """Where scripts record what they do. `AGL_STORE_URL`, default a file in `runs_dir`."""
+
     offline: bool = False
     """Refuse every download. `AGL_OFFLINE` set to anything but an empty string or 0."""
 
@@ -33,6 +36,7 @@ class Settings:
         return cls(
             cache_dir=Path(cache).expanduser(),
             runs_dir=Path(os.environ.get("AGL_RUNS_DIR") or "runs").expanduser(),
+            store_url=os.environ.get("AGL_STORE_URL") or None,
             offline=os.environ.get("AGL_OFFLINE", "") not in {"", "0"},
         )
 

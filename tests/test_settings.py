@@ -14,7 +14,8 @@ from agentlightning.settings import (
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AGL_CACHE_DIR", "AGL_RUNS_DIR", "AGL_OFFLINE", "XDG_CACHE_HOME"):
+    names = ("AGL_CACHE_DIR", "AGL_RUNS_DIR", "AGL_STORE_URL", "AGL_OFFLINE", "XDG_CACHE_HOME")
+    for name in names:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -23,6 +24,7 @@ def test_defaults():
     settings = Settings.from_environment()
     assert settings.cache_dir == Path("~/.cache/agentlightning").expanduser()
     assert settings.runs_dir == Path("runs")
+    assert settings.store_url is None
     assert not settings.offline
 
 
@@ -32,6 +34,8 @@ def test_variables_move_directories(monkeypatch: pytest.MonkeyPatch):
     assert Settings.from_environment().cache_dir == Path("/cache/agentlightning")
     monkeypatch.setenv("AGL_CACHE_DIR", "~/models")
     monkeypatch.setenv("AGL_RUNS_DIR", "/runs")
+    monkeypatch.setenv("AGL_STORE_URL", "http://store:4747")
+    assert Settings.from_environment().store_url == "http://store:4747"
     settings = Settings.from_environment()
     assert settings.cache_dir == Path("~/models").expanduser()
     assert settings.runs_dir == Path("/runs")

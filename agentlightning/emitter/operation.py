@@ -25,7 +25,7 @@ _OUTPUT = LightningSpanAttributes.OPERATION_OUTPUT.value
 
 
 class OperationContext:
-    """One operation: use it as a context manager, or as a decorator for many calls.
+    """One operation: use it as a context manager, plain or async, or as a decorator of functions.
 
     The tracer is looked up when the operation starts, so that functions may be decorated where
     no trace is open. The object may be entered again after it was left.
@@ -100,6 +100,17 @@ class OperationContext:
     ) -> bool | None:
         entered, self._entered = self._entered, None
         return entered.__exit__(kind, error, traceback) if entered is not None else None
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self.__exit__(kind, error, traceback)
 
     def __call__(self, fn: FunctionT) -> FunctionT:
         """Decorate `fn`: each call is an operation of its own, with these attributes."""

@@ -132,6 +132,25 @@ def test_block(spans):
     assert only.span_id == op.id
 
 
+async def test_async_blocks(spans):
+    """Blocks of tasks at once are recorded apart, each around what ran inside it."""
+
+    async def work(name):
+        async with span(name) as outer:
+            await asyncio.sleep(0)
+            async with span("inner"):
+                await asyncio.sleep(0)
+        return outer.id
+
+    first, second = await asyncio.gather(work("a"), work("b"))
+    parents = {s.parent_id for s in spans() if s.attributes[NAME] == "inner"}
+    assert parents == {first, second}
+    with pytest.raises(LookupError):
+        async with span("broken"):
+            raise LookupError("x")
+    assert spans()[-1].status.status_code == "ERROR"
+
+
 def test_wrong_use_of_a_block(spans):
     """Recording or reading before the block, and entering twice at once, are errors."""
     op = operation()
