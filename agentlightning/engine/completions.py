@@ -114,7 +114,8 @@ class CompletionService:
         async with aclosing(sampler.pieces()) as pieces:
             async for piece in pieces:
                 choice = self._choice(request, piece, version, offset=offsets[piece.index])
-                offsets[piece.index] += len(piece.text)
+                tokens = choice["logprobs"]["tokens"] if choice["logprobs"] else []
+                offsets[piece.index] += sum(map(len, tokens))
                 yield {**head, "choices": [choice]}
         if request.include_usage:
             yield {**head, "choices": [], "usage": usage_of(sampler.choices, each=request.n)}
@@ -183,7 +184,7 @@ class CompletionService:
         return {"prompt_token_ids": request.prompts[index]} if request.return_token_ids else {}
 
     def _choice(self, request: _Request, piece: Piece, version: int, *, offset: int) -> Body:
-        """Return a choice, or a chunk of one that begins at a place in its text."""
+        """Return a choice, or a chunk of one whose tokens begin at a place in its text."""
         told: Body = {"index": piece.index, "text": piece.text, "logprobs": None}
         if request.logprobs and piece.token_ids:
             entries = self._tokens.logprobs(piece.token_ids, piece.logprobs, piece.top)
@@ -198,10 +199,15 @@ def _logprobs(entries: Sequence[Body], offset: int) -> Body:
     for entry in entries:
         offsets.append(offset)
         offset += len(entry["token"])
-    top = [{it["token"]: it["logprob"] for it in entry["top_logprobs"]} for entry in entries]
+    # The sampled token is always told, as by OpenAI, likely or not.
+    top = [
+        {it["token"]: it["logprob"] for it in (*entry["top_logprobs"], entry)}
+        for entry in entries
+        if entry["top_logprobs"]
+    ]
     return {
         "tokens": [entry["token"] for entry in entries],
         "token_logprobs": [entry["logprob"] for entry in entries],
-        "top_logprobs": top if any(top) else None,
+        "top_logprobs": top or None,
         "text_offset": offsets,
     }
