@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from agentlightning.errors import AgentTimeoutError, RolloutError
+from agentlightning.errors import (
+    AgentError,
+    AgentTimeoutError,
+    BudgetExceededError,
+    ContextLengthError,
+    EngineError,
+    RolloutError,
+)
+from agentlightning.runner.seal import SealReport
 from agentlightning.types import AttemptedRollout, AttemptStatus, Rollout
 
 __all__ = [
@@ -20,6 +29,14 @@ __all__ = [
 StopCause = Literal["cancelled", "interrupted", "lost", "timeout"]
 """Why a running attempt is stopped: somebody ended the rollout; this worker must stop and gives
 the rollout back; somebody else has the rollout now; the store saw its time run out."""
+
+_OVERFLOW = "overflow"
+
+_CLIENT_LIBRARIES = frozenset(
+    {"aiohttp", "anthropic", "httpcore", "httpx", "litellm", "openai", "requests", "urllib3"}
+)
+_SERVER_FAULTS = frozenset({"upstream_error", "timeout", "rate_limited", "unavailable", "paused"})
+"""Codes of failed calls that are the model server's or the gateway's doing."""
 
 _TRACEBACK_CHARACTERS = 8_000
 
@@ -36,8 +53,14 @@ class RolloutStoppedError(RolloutError):
         return type(self), (self.cause,)
 
 
-def outcome_of(error: RolloutError | None) -> str:
+def outcome_of(error: RolloutError | None, calls: SealReport | None = None) -> str:
     """Return the outcome class that the attempt's metadata names.
+
+    Args:
+        error: Why the attempt failed, if it did.
+        calls: What became of its model calls. An agent that raised after one of them was refused
+            for its length or for the budget has `overflow` or `budget_exceeded`; one whose client
+            raised because the server or the gateway failed has `engine_error`.
 
     Example:
         >>> outcome_of(None), outcome_of(RolloutStoppedError("lost"))
@@ -47,7 +70,29 @@ def outcome_of(error: RolloutError | None) -> str:
         return "ok"
     if isinstance(error, RolloutStoppedError):
         return "interrupted" if error.cause == "lost" else error.cause
+    if calls is not None and isinstance(error, AgentError):
+        return _outcome_of_calls(error, calls) or error.code
     return error.code
+
+
+def _outcome_of_calls(error: AgentError, calls: SealReport) -> str | None:
+    if calls.errors.get(ContextLengthError.code):
+        return _OVERFLOW
+    if calls.errors.get(BudgetExceededError.code):
+        return BudgetExceededError.code
+    failed = calls.is_gateway_lost or any(code in _SERVER_FAULTS for code in calls.errors)
+    return EngineError.code if failed and any(_is_clients(each) for each in _chain(error)) else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    at: BaseException | None = error
+    while at is not None:
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _is_clients(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in _CLIENT_LIBRARIES
 
 
 def attempt_status(error: RolloutError | None) -> AttemptStatus:

@@ -95,12 +95,12 @@ class Settlement:
     async def _metadata(self, error: RolloutError | None) -> dict[str, Any]:
         attempt = self.rollout.attempt
         seconds = SEAL_SECONDS if error is None else STOPPED_SEAL_SECONDS
-        calls = await self.sealer.seal(self.resources, attempt, timeout=seconds)
+        report = await self.sealer.seal(self.resources, attempt, timeout=seconds)
         sent, dropped = self.tracer.export_counts(attempt.rollout_id, attempt.attempt_id)
         metadata: dict[str, Any] = {
-            "outcome": outcome_of(error),
+            "outcome": outcome_of(error, report),
             "manifest": {
-                "calls": calls,
+                **report.manifest(),
                 "spans": {"sent": sent + self.own_spans, "dropped": dropped},
             },
         }

@@ -2,6 +2,7 @@
 
 import pickle
 
+import openai
 import pytest
 
 from agentlightning.errors import AgentError, AgentTimeoutError, HarnessError, RewardError
@@ -12,6 +13,7 @@ from agentlightning.runner.outcome import (
     outcome_of,
     stop_cause,
 )
+from agentlightning.runner.seal import SealReport
 from agentlightning.types import Attempt, AttemptedRollout, Rollout
 
 
@@ -31,6 +33,32 @@ from agentlightning.types import Attempt, AttemptedRollout, Rollout
 def test_each_error_has_an_outcome_and_a_status(error, outcome, status):
     """The taxonomy maps errors to outcome classes, and these to attempt statuses."""
     assert (outcome_of(error), attempt_status(error)) == (outcome, status)
+
+
+def by_client():
+    """Return an agent's failure whose cause is the client library's."""
+    error = AgentError("The agent raised.")
+    error.__cause__ = ValueError("a framework's own")
+    error.__cause__.__cause__ = openai.OpenAIError("gone")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "calls", "outcome"),
+    [
+        (AgentError("x"), SealReport(errors={"context_length_exceeded": 1}), "overflow"),
+        (AgentError("x"), SealReport(errors={"budget_exceeded": 3}), "budget_exceeded"),
+        (by_client(), SealReport(errors={"upstream_error": 1}), "engine_error"),
+        (by_client(), SealReport(is_gateway_lost=True), "engine_error"),
+        (by_client(), SealReport(errors={"invalid_request_error": 1}), "agent_error"),
+        (AgentError("x"), SealReport(errors={"upstream_error": 1}), "agent_error"),
+        (None, SealReport(errors={"context_length_exceeded": 1}), "ok"),
+        (RewardError("x"), SealReport(errors={"budget_exceeded": 1}), "reward_error"),
+    ],
+)
+def test_failed_calls_say_why_an_agent_failed(error, calls, outcome):
+    """An agent that raised has the class of what its calls met; one that went on has not failed."""
+    assert outcome_of(error, calls) == outcome
 
 
 def test_the_record_shows_the_cause():

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import openai
+import pytest
+
 from agentlightning.litagent import LitAgent
-from agentlightning.runner.seal import Sealer
+from agentlightning.runner.seal import Sealer, SealReport
 from agentlightning.types import LLM, Attempt, ProxyLLM
 from tests.gateway.running import HELLO, running
 from tests.runner.test_agent import enqueue, finished
-from tests.support.model_server import ModelServer
+from tests.support.model_server import Answer, ModelServer
 
 ATTEMPT = Attempt(rollout_id="ro-1", attempt_id="at-1", sequence_id=1, start_time=0.0)
 
@@ -47,17 +50,40 @@ async def test_a_secret_gateway_is_sealed_with_its_key():
             endpoint = gateway.gateway.endpoint
             known = {"llm": ProxyLLM(endpoint=endpoint, model="m", api_key="s3")}
             unknown = {"llm": ProxyLLM(endpoint=endpoint, model="m")}
-            assert await sealer.seal(known, ATTEMPT, timeout=1.0) is not None
-            assert await sealer.seal(unknown, ATTEMPT, timeout=1.0) is None
+            assert (await sealer.seal(known, ATTEMPT, timeout=1.0)).calls is not None
+            assert (await sealer.seal(unknown, ATTEMPT, timeout=1.0)).calls is None
 
 
 async def test_other_endpoints_have_no_counts():
-    """A plain model server, a dead port and a plain LLM give no counts, and no error."""
+    """A plain model server, a dead port and a plain LLM give no counts, and no error; only the dead
+    port is reported as lost.
+    """
     with ModelServer() as server:
         async with Sealer() as sealer:
-            for llm in (
-                ProxyLLM(endpoint=server.endpoint, model="m"),
-                ProxyLLM(endpoint="http://127.0.0.1:1/v1", model="m"),
-                LLM(endpoint=server.endpoint, model="m"),
+            for llm, is_lost in (
+                (ProxyLLM(endpoint=server.endpoint, model="m"), False),
+                (ProxyLLM(endpoint="http://127.0.0.1:1/v1", model="m"), True),
+                (LLM(endpoint=server.endpoint, model="m"), False),
             ):
-                assert await sealer.seal({"llm": llm}, ATTEMPT, timeout=0.2) is None
+                report = await sealer.seal({"llm": llm}, ATTEMPT, timeout=0.2)
+                assert report == SealReport(errors={}, is_gateway_lost=is_lost)
+                assert report.manifest() == {"calls": None}
+
+
+async def test_errors_are_counted_by_class():
+    """A seal says how often calls failed, and of what."""
+    with ModelServer(Answer(status=429)) as server:
+        async with running(server) as gateway, Sealer() as sealer:
+            async with gateway.client() as client:
+                for _ in range(2):
+                    with pytest.raises(openai.RateLimitError):
+                        await client.chat.completions.create(model="m", messages=HELLO)
+            llm = ProxyLLM(endpoint=gateway.gateway.endpoint, model="m")
+            attempt = ATTEMPT.model_copy(
+                update={"rollout_id": gateway.rollout_id, "attempt_id": gateway.attempt_id}
+            )
+            report = await sealer.seal({"llm": llm}, attempt, timeout=1.0)
+    assert report.manifest() == {
+        "calls": {"started": 2, "finished": 0, "failed": 2, "cancelled": 0},
+        "errors": {"rate_limited": 2},
+    }

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RolloutOutcome", "fetch_outcome"]
 
-_AGENT_OUTCOMES = frozenset({"agent_error", "timeout", "reward_error"})
+_AGENT_OUTCOMES = frozenset(
+    {"agent_error", "timeout", "reward_error", "overflow", "budget_exceeded"}
+)
 """Failures that are the agent's own doing; all others are nobody's experience."""
 
 
