@@ -14,10 +14,10 @@ from typing import Any, Literal
 from agentlightning._internal.clock import now
 from agentlightning.engine.chat_request import ChatRequest, parse_chat_request
 from agentlightning.engine.choice import ChoiceWriter, Piece
-from agentlightning.engine.choice_sampler import ChoiceSampler, SampledChoice, usage_of
+from agentlightning.engine.choice_sampler import ChoiceSampler, SampledChoice, told_ids, usage_of
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.history.splicer import HistorySplicer, PromptPlan
-from agentlightning.engine.template import render_prompt
+from agentlightning.engine.reasoning import ReasoningFilter, detect_reasoning
 from agentlightning.engine.token_text import TokenText
 from agentlightning.engine.tools import ToolFormat, detect_format
 
@@ -51,6 +51,8 @@ class ChatService:
         self._say_template()
         self._tokens = TokenText(engine.tokenizer)
         self._format: ToolFormat | None = detect_format(engine.tokenizer.chat_template)
+        self._reasoning = detect_reasoning(engine.tokenizer.chat_template)
+        self._shows_special = bool(self._reasoning and self._reasoning.is_special(engine.tokenizer))
 
     async def complete(self, body: Any, *, conversation: str | None = None) -> Body:
         """Answer a request in one piece; `stream` in the body is not looked at.
@@ -126,19 +128,17 @@ class ChatService:
                 extra={"model": self.model, "conversations": report.unspliceable},
             )
 
-    def tokenize(self, body: Any) -> Body:
+    def tokenize(self, body: Any, *, conversation: str | None = None) -> Body:
         """Return the ids of a request's prompt, of any length; nothing is remembered of it.
+
+        Args:
+            body: The decoded request.
+            conversation: Whose earlier answers the prompt would repeat.
 
         Raises:
             RequestError: The request is wrong.
         """
-        request = parse_chat_request(body)
-        ids = render_prompt(
-            self.engine.tokenizer,
-            request.messages,
-            tools=request.tools,
-            template_kwargs=request.template_kwargs,
-        )
+        ids = self._prompt(parse_chat_request(body), conversation, is_trial=True).ids
         return {"count": len(ids), "max_model_len": self.engine.context, "tokens": ids}
 
     def _sampler(self, request: ChatRequest, plan: PromptPlan) -> ChoiceSampler:
@@ -149,19 +149,25 @@ class ChatService:
 
         prompts = [plan.ids] * request.n
         return ChoiceSampler(
-            self.engine, prompts, request.params, lambda: self._writer(request), remember
+            self.engine, prompts, request.params, lambda: self._writer(request, plan), remember
         )
 
     # -- shapes ---------------------------------------------------------------------------------
 
-    def _plan(self, request: ChatRequest, conversation: str | None) -> PromptPlan:
-        plan = self.history.plan(
+    def _prompt(
+        self, request: ChatRequest, conversation: str | None, *, is_trial: bool = False
+    ) -> PromptPlan:
+        return self.history.plan(
             conversation if self._remembers else None,
             request.messages,
             tools=request.tools,
             template_kwargs=request.template_kwargs,
             max_tokens=self.engine.context - 1,
+            is_trial=is_trial,
         )
+
+    def _plan(self, request: ChatRequest, conversation: str | None) -> PromptPlan:
+        plan = self._prompt(request, conversation)
         if plan.cause is not None:
             logger.debug(
                 "earlier answers were rendered anew",
@@ -170,12 +176,20 @@ class ChatService:
         self.engine.check_prompt(plan.ids)
         return plan
 
-    def _writer(self, request: ChatRequest) -> ChoiceWriter:
+    def _writer(self, request: ChatRequest, plan: PromptPlan) -> ChoiceWriter:
+        tokenizer = self.engine.tokenizer
+        reasoning = None
+        if self._reasoning is not None and request.separate_reasoning:
+            reasoning = ReasoningFilter(
+                self._reasoning, is_open=self._reasoning.is_open_after(tokenizer, plan.ids)
+            )
         return ChoiceWriter(
-            self.engine.tokenizer,
+            tokenizer,
             stop=request.stop,
             end_ids=self.engine.eos_ids | frozenset(request.params.stop_token_ids),
             tool_format=self._format if request.use_tools else None,
+            reasoning=reasoning,
+            keep_special=self._shows_special,
         )
 
     def _head(self, request: ChatRequest, kind: str) -> Body:
@@ -187,16 +201,23 @@ class ChatService:
         }
 
     def _choice(self, request: ChatRequest, choice: SampledChoice, version: int) -> Body:
+        message = _message(choice)
+        if not request.include_reasoning:
+            message.pop("reasoning_content", None)
         return {
             "index": choice.index,
-            "message": _message(choice),
+            "message": message,
             "finish_reason": choice.last.finish_reason,
             "stop_reason": choice.last.stop,
             **self._token_fields(request, choice.tokens, version),
         }
 
     def _chunk(self, request: ChatRequest, piece: Piece, version: int) -> Body:
-        delta: Body = {"content": piece.text} if piece.text else {}
+        delta: Body = {}
+        if piece.reasoning is not None and request.include_reasoning:
+            delta["reasoning_content"] = piece.reasoning
+        if piece.text:
+            delta["content"] = piece.text
         if piece.calls:
             delta["tool_calls"] = [
                 {"index": index, **call} for index, call in enumerate(piece.calls)
@@ -218,15 +239,16 @@ class ChatService:
                 "refusal": None,
             }
         if request.return_token_ids:
-            fields["token_ids"] = list(piece.token_ids)
-            if any(sampled_by != version for sampled_by in piece.versions):
-                fields["token_versions"] = list(piece.versions)
+            fields.update(told_ids(piece, version))
         return fields
 
 
 def _message(choice: SampledChoice) -> Body:
     """Return a completed choice as a message."""
-    content, calls = choice.writer.content, choice.last.calls
+    said, calls = choice.writer.said, choice.last.calls
+    message: Body = {"role": "assistant", "content": said.content}
+    if said.reasoning is not None:
+        message["reasoning_content"] = said.reasoning
     if calls:
-        return {"role": "assistant", "content": content or None, "tool_calls": list(calls)}
-    return {"role": "assistant", "content": content}
+        message |= {"content": said.content or None, "tool_calls": list(calls)}
+    return message

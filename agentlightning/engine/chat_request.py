@@ -43,6 +43,10 @@ class ChatRequest:
     use_tools: bool
     """False under `tool_choice: "none"`: tools are rendered, calls are not looked for."""
     return_token_ids: bool
+    include_reasoning: bool
+    """False leaves the reasoning out of the answer, as vLLM does; its tokens are told."""
+    separate_reasoning: bool
+    """False leaves it in the content, markers and all, as SGLang does."""
     template_kwargs: dict[str, Any]
     model: str | None
 
@@ -67,6 +71,8 @@ def parse_chat_request(body: Any) -> ChatRequest:
         tools=tools,
         use_tools=_use_tools(body, tools),
         return_token_ids=read_member(body, "return_token_ids", bool, default=False),
+        include_reasoning=read_member(body, "include_reasoning", bool, default=True),
+        separate_reasoning=read_member(body, "separate_reasoning", bool, default=True),
         template_kwargs=read_member(body, "chat_template_kwargs", dict, {}),
         model=read_member(body, "model", str, None),
     )

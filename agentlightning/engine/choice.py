@@ -1,4 +1,4 @@
-"""One completion as text: content, tool calls and tokens, in pieces or as a whole.
+"""One completion as text: reasoning, content, tool calls and tokens, in pieces or as a whole.
 
 The same filters run for streamed and whole answers, so their contents agree byte for byte.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agentlightning.engine.reasoning import ReasoningFilter, Split
 from agentlightning.engine.request import FinishReason, TokenEvent
 from agentlightning.engine.text import Detokenizer, StopFilter
 from agentlightning.engine.tools import ParsedText, ToolFilter, ToolFormat
@@ -22,6 +23,8 @@ class Piece:
     """A part of a choice, with the tokens it was made of or that came with it."""
 
     index: int
+    reasoning: str | None = None
+    """What was thought, before any of the text; None where nothing was."""
     text: str = ""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
@@ -44,6 +47,8 @@ class ChoiceWriter:
         stop: Sequence[str],
         end_ids: frozenset[int],
         tool_format: ToolFormat | None,
+        reasoning: ReasoningFilter | None = None,
+        keep_special: bool = False,
     ) -> None:
         """Start an empty choice.
 
@@ -51,14 +56,20 @@ class ChoiceWriter:
             tokenizer: A Hugging Face tokenizer.
             stop: Strings that end the content and are no part of it.
             end_ids: Ids that are no part of the text.
-            tool_format: How tool calls are written; None leaves them in the content.
+            tool_format: How tool calls are written; None leaves them in the content. Calls in the
+                reasoning are none.
+            reasoning: A new filter that parts reasoning from content; None leaves it there.
+            keep_special: Whether special tokens are text, because reasoning is marked by them.
         """
-        keep_special = tool_format is not None and tool_format.keep_special
+        keep_special = keep_special or (tool_format is not None and tool_format.keep_special)
         self._detokenizer = Detokenizer(tokenizer, keep_special=keep_special)
         self._stop = StopFilter(stop)
         self._tools = ToolFilter(tool_format) if tool_format else None
+        self._reasoning = reasoning
         self._end_ids = end_ids
-        self._content: list[str] = []
+        self._said: list[Split] = []
+        self._unsaid = Split()
+        """What no piece has told yet."""
         self._unsent: list[TokenEvent] = []
 
     @property
@@ -67,29 +78,39 @@ class ChoiceWriter:
         return self._stop.hit
 
     @property
+    def said(self) -> Split:
+        """Return reasoning and content so far."""
+        return Split.join(self._said)
+
+    @property
     def content(self) -> str:
         """Return the content so far."""
-        return "".join(self._content)
+        return self.said.content
 
-    def push(self, ids: Sequence[int]) -> str:
-        """Add tokens and return the content that is certain now."""
+    def push(self, ids: Sequence[int]) -> None:
+        """Add tokens."""
         shown = [token for token in ids if token not in self._end_ids]
-        text = self._stop.push(self._detokenizer.push(shown))
-        return self._show(self._tools.push(text) if self._tools else text)
+        said = self._part(self._stop.push(self._detokenizer.push(shown)))
+        self._show(replace(said, content=self._tools.push(said.content)) if self._tools else said)
 
     def add(self, index: int, event: TokenEvent) -> Piece | None:
-        """Add a token; returns a piece once there is content to send with it."""
-        text = self.push([event.token_id])
+        """Add a token; returns a piece once there is text to send with it."""
+        self.push([event.token_id])
         self._unsent.append(event)
-        return self._piece(index, text) if text else None
+        return self._piece(index) if self._unsaid.reasoning or self._unsaid.content else None
 
     def last(self, index: int, reason: FinishReason) -> Piece:
         """Return the piece that ends the choice, with all that was held back."""
-        text = self._stop.push(self._detokenizer.end()) + self._stop.end()
-        parsed = self._end_tools(text)
+        said = self._part(self._stop.push(self._detokenizer.end()) + self._stop.end())
+        if self._reasoning:
+            said = Split.join([said, self._reasoning.end()])
+        parsed = self._end_tools(said.content)
+        self._show(replace(said, content=parsed.content))
         calls = tuple(_openai_call(call.name, call.arguments) for call in parsed.calls)
-        finish = "tool_calls" if calls and reason == "stop" else reason
-        return self._piece(index, self._show(parsed.content), calls, finish)
+        return self._piece(index, calls, "tool_calls" if calls and reason == "stop" else reason)
+
+    def _part(self, text: str) -> Split:
+        return self._reasoning.push(text) if self._reasoning else Split(content=text)
 
     def _end_tools(self, text: str) -> ParsedText:
         if self._tools is None:
@@ -98,21 +119,22 @@ class ChoiceWriter:
         rest = self._tools.end()
         return ParsedText(shown + rest.content, rest.calls)
 
-    def _show(self, text: str) -> str:
-        self._content.append(text)
-        return text
+    def _show(self, said: Split) -> None:
+        self._said.append(said)
+        self._unsaid = Split.join([self._unsaid, said])
 
     def _piece(
         self,
         index: int,
-        text: str,
         calls: tuple[dict[str, Any], ...] = (),
         finish: str | None = None,
     ) -> Piece:
         events, self._unsent = self._unsent, []
+        said, self._unsaid = self._unsaid, Split()
         return Piece(
             index=index,
-            text=text,
+            reasoning=said.reasoning,
+            text=said.content,
             token_ids=tuple(event.token_id for event in events),
             logprobs=tuple(event.logprob for event in events),
             top=tuple(event.top for event in events),

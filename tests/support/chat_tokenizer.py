@@ -38,6 +38,9 @@ STRIPPING = (
 {{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
 {%- elif message.role == 'assistant' %}
 {%- set content = message.content %}
+{%- if message.reasoning_content is defined %}
+{%- set content = '<think>' + message.reasoning_content + '</think>' + content %}
+{%- endif %}
 {%- if '</think>' in content and loop.index0 < ns.last %}
 {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
 {%- endif %}

@@ -113,7 +113,11 @@ class HistoryMemory:
         with self._lock:
             found = self._touch(conversation)
             known = found.answers.get(link, ()) if found else ()
-            fitting = [each for each in known if key.reasoning in ("", each.key.reasoning)]
+            fitting = [
+                each
+                for each in known
+                if key.reasoning in ("", each.key.reasoning, each.key.reasoning_in_text)
+            ]
             return max(
                 fitting,
                 key=lambda each: (each.key.call_ids == key.call_ids, each.order),

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from agentlightning.engine.reasoning import REASONING_FORMATS
+
 __all__ = ["AnswerKey", "answer_key", "chain", "context_key", "digest", "message_key"]
 
-_THINK_ENDS = ("</think>", "</thinking>", "</seed:think>", "[/THINK]", "\u25c1/think\u25b7")
-_THINK_STARTS = ("<think>", "<thinking>", "<seed:think>", "[THINK]", "\u25c1think\u25b7")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -27,6 +27,8 @@ class AnswerKey:
     """Digest of text and tool calls, without reasoning and ids."""
     reasoning: str
     """Stripped; empty where there is none or the client left it out."""
+    reasoning_in_text: str
+    """The part of it that stands in the text: what is left where a client drops the field."""
     call_ids: tuple[str, ...]
     """Ids of its tool calls: they tell apart answers that say the same."""
 
@@ -47,9 +49,11 @@ def answer_key(message: Mapping[str, Any]) -> AnswerKey:
     told = next((message[name] for name in _REASONING_FIELDS if message.get(name)), None)
     calls = [call for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
     functions = [_function(call.get("function")) for call in calls]
+    thoughts = [told.strip() if isinstance(told, str) else "", reasoning.strip()]
     return AnswerKey(
         said=digest(["assistant", text.strip(), functions]),
-        reasoning=(told if isinstance(told, str) else reasoning).strip(),
+        reasoning="\n".join(filter(None, thoughts)),
+        reasoning_in_text=thoughts[1],
         call_ids=tuple(str(call.get("id") or "") for call in calls),
     )
 
@@ -125,8 +129,8 @@ def _split_reasoning(text: str) -> tuple[str, str]:
 
     The opening marker may be missing: some templates end their prompts with it.
     """
-    for end in _THINK_ENDS:
-        before, marker, after = text.rpartition(end)
+    for each in REASONING_FORMATS:
+        before, marker, after = text.rpartition(each.closing)
         if marker:
             return _without_start(before), after
     opened = _without_start(text)
@@ -135,6 +139,6 @@ def _split_reasoning(text: str) -> tuple[str, str]:
 
 def _without_start(text: str) -> str:
     text = text.lstrip()
-    for start in _THINK_STARTS:
-        text = text.removeprefix(start)
+    for each in REASONING_FORMATS:
+        text = text.removeprefix(each.opening)
     return text

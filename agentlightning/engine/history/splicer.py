@@ -144,6 +144,7 @@ class HistorySplicer:
         tools: Sequence[Mapping[str, Any]] = (),
         template_kwargs: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
+        is_trial: bool = False,
     ) -> PromptPlan:
         """Return the prompt of a request.
 
@@ -153,6 +154,7 @@ class HistorySplicer:
             tools: Likewise.
             template_kwargs: Further variables of the template.
             max_tokens: Longest prompt. A longer one is rendered anew where that makes it fit.
+            is_trial: Whether the prompt is only looked at, and not counted in `stats`.
 
         Raises:
             RequestError: The messages hold something other than text, or the template refuses
@@ -162,7 +164,8 @@ class HistorySplicer:
         options = template_kwargs or {}
         plain = plain_messages(messages)
         if conversation is None:
-            return self._count(PromptPlan(ids=self._render(plain, tools, options), kind="first"))
+            plan = PromptPlan(ids=self._render(plain, tools, options), kind="first")
+            return plan if is_trial else self._count(plan)
         answers = [answer_key(m) if m.get("role") == "assistant" else None for m in plain]
         keys = [
             answer.said if answer else message_key(message)
@@ -181,7 +184,7 @@ class HistorySplicer:
         if max_tokens is not None and plan.kept and len(plan.ids) > max_tokens:
             shorter = self._anew(query, HistoryCause.LENGTH)
             plan = shorter if len(shorter.ids) <= max_tokens else plan
-        return self._count(plan)
+        return plan if is_trial else self._count(plan)
 
     def remember(
         self,
