@@ -234,7 +234,7 @@ class OtelTracer(Tracer):
             enter_scope(outer)
             self._last_scope = scope
 
-    def _root_span(self, name: str | None) -> AbstractContextManager[None]:
+    def _root_span(self, name: str | None) -> AbstractContextManager[Any]:
         """Return what goes around everything in a trace context; a subclass may open a span."""
         return nullcontext()
 

@@ -29,6 +29,8 @@ AlgorithmRegistry: Mapping[str, str] = {
 
 TracerRegistry: Mapping[str, str] = {
     "OtelTracer": "agentlightning.tracer.otel.OtelTracer",
+    "AgentOpsTracer": "agentlightning.tracer.agentops.AgentOpsTracer",
+    "WeaveTracer": "agentlightning.tracer.weave.WeaveTracer",
     "DummyTracer": "agentlightning.tracer.dummy.DummyTracer",
 }
 
