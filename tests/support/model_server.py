@@ -28,6 +28,8 @@ class Answer:
     text: str = "hello"
     tools: list[tuple[str, str]] = field(default_factory=list)
     """Names and arguments (JSON texts) of tool calls."""
+    call_prefix: str = "call"
+    """What their ids begin with."""
     reasoning: str = ""
     """Thoughts before the text, sent as `reasoning_content`."""
     finish_reason: str | None = None
@@ -85,7 +87,7 @@ class ModelServer:
         self.script: Script | Answer = script or Answer()
         self.calls: list[SentCall] = []
         self.raw: dict[str, tuple[int, str, bytes]] = {}
-        """Status, content type and body of what is answered to other paths."""
+        """Status, content type and body of what is answered to a path instead."""
         self.url = ""
         self.reached = threading.Event()
         self._ready = threading.Event()
@@ -125,7 +127,7 @@ class ModelServer:
         await runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path != "/v1/chat/completions":
+        if request.path != "/v1/chat/completions" or request.path in self.raw:
             body = await request.read()
             if request.path in self.raw:
                 return self._raw_answer(request, body)
@@ -236,7 +238,7 @@ class _Choice:
         self.text = f"{answer.text}" if index == 0 else f"{answer.text}#{index}"
         self.tools: list[dict[str, Any]] = [
             {
-                "id": f"call_{index}_{at}",
+                "id": f"{answer.call_prefix}_{index}_{at}",
                 "type": "function",
                 "function": {"name": name, "arguments": arguments},
             }
