@@ -13,7 +13,7 @@ help:  ## List the targets
 
 setup: .venv/dev.stamp  ## Make .venv with everything that working on the project needs
 
-frameworks: .venvs/agents.stamp .venvs/crewai.stamp .venvs/litellm.stamp  ## Make the .venvs of the agent frameworks that tests drive
+frameworks: .venvs/agents.stamp .venvs/bridges.stamp .venvs/crewai.stamp .venvs/litellm.stamp  ## Make the .venvs of the agent frameworks that tests drive
 
 demo: .venv/demo.stamp  ## Train a small model with GRPO on this machine, and watch it learn
 	$(BIN)/python examples/calculator/train.py
