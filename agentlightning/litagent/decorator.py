@@ -8,24 +8,21 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from agentlightning.errors import ConfigurationError
 from agentlightning.litagent.base import LitAgent, is_async_callable
-from agentlightning.types import LLM, AttemptedRollout, PromptTemplate, ProxyLLM
+from agentlightning.litagent.resources import first_resource, llm_of_attempt
+from agentlightning.types import LLM, PromptTemplate
 
 if TYPE_CHECKING:
     from agentlightning.types import NamedResources, Rollout
 
 __all__ = ["FunctionalLitAgent", "llm_rollout", "prompt_rollout", "rollout"]
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-ResourceT = TypeVar("ResourceT", LLM, PromptTemplate)
 
 _INJECTED = ("llm", "prompt_template")
 _MIN_PARAMETERS = 2
@@ -96,10 +93,10 @@ class FunctionalLitAgent(LitAgent[T]):
         if "rollout" in self._parameters:
             arguments["rollout"] = rollout
         if "llm" in self._parameters:
-            llm = _first(resources, LLM)
-            arguments["llm"] = _without_proxy(llm, rollout) if self._strip_proxy else llm
+            llm = first_resource(resources, LLM)
+            arguments["llm"] = llm_of_attempt(llm, rollout) if self._strip_proxy else llm
         if "prompt_template" in self._parameters:
-            arguments["prompt_template"] = _first(resources, PromptTemplate)
+            arguments["prompt_template"] = first_resource(resources, PromptTemplate)
         return arguments
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,34 +124,6 @@ def _lookup(module: str, qualname: str) -> Any:
     for part in qualname.split("."):
         target = getattr(target, part, None)
     return target
-
-
-def _first(resources: Mapping[str, Any], kind: type[ResourceT]) -> ResourceT:
-    found = {name: value for name, value in resources.items() if isinstance(value, kind)}
-    if not found:
-        published = ", ".join(resources) or "none"
-        raise ConfigurationError(
-            f"The agent needs a resource of type {kind.__name__}, but the published resources "
-            f"are: {published}. Publish one, or pass initial_resources to the Trainer."
-        )
-    name, value = next(iter(found.items()))
-    if len(found) > 1:
-        logger.warning(
-            "several resources of the same type; the first one is used",
-            extra={"resource_type": kind.__name__, "used": name, "all": list(found)},
-        )
-    return value
-
-
-def _without_proxy(llm: LLM, rollout: Rollout) -> LLM:
-    if not isinstance(llm, ProxyLLM):
-        return llm
-    if not isinstance(rollout, AttemptedRollout):
-        raise ConfigurationError(
-            "A ProxyLLM can be turned into an LLM only for an AttemptedRollout; pass the rollout "
-            "with its attempt, or decorate with llm_rollout(strip_proxy=False)."
-        )
-    return llm.with_attempted_rollout(rollout)
 
 
 @overload

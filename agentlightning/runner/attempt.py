@@ -214,6 +214,9 @@ class AttemptRun:
         if invocation.future.cancelled():
             raise failure(f"{what} cancelled its own task.")
         error = invocation.future.exception()
+        if isinstance(error, RolloutError) and not isinstance(error, AgentError):
+            # An agent may say itself that its failure is of another class, such as a timeout.
+            raise error
         if error is not None:
             raise failure(f"{what} raised {error!r}.") from error
         return invocation.future.result()

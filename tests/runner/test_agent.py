@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentlightning._internal.clock import monotonic
-from agentlightning.errors import ConfigurationError
+from agentlightning.errors import AgentTimeoutError, ConfigurationError
 from agentlightning.execution.events import ThreadingEvent
 from agentlightning.litagent import LitAgent, rollout
 from agentlightning.runner import LitAgentRunner
@@ -489,3 +489,19 @@ async def test_claims_have_a_lease(store, working):
     async with working(Returning(), heartbeat_interval=10.0):
         (ended,) = await store.wait_for_rollouts(rollout_ids=[item], timeout=15)
     assert ended.attempt.lease_seconds == 60.0
+
+
+async def test_an_agent_may_say_how_it_failed(store, working):
+    """A failure of our own classes keeps its class: a timeout raised by an agent is one."""
+
+    @rollout
+    def slow(task: str, llm: LLM) -> float:
+        raise AgentTimeoutError("too slow")
+
+    await store.add_resources({"llm": LLM(endpoint="http://h/v1", model="m")})
+    rollout_id = (await store.enqueue_rollout("task")).rollout_id
+    async with working(slow):
+        await store.wait_for_rollouts(rollout_ids=[rollout_id], timeout=20)
+    attempt = await store.get_latest_attempt(rollout_id)
+    assert (attempt.status, attempt.metadata["outcome"]) == ("timeout", "timeout")
+    assert attempt.metadata["error"]["message"] == "too slow"
