@@ -14,6 +14,7 @@ from agentlightning.engine.chat import ChatService
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.loading import LoadedModel
 from agentlightning.errors import ContextLengthError, EngineError, RequestError
+from tests.support.chat_answer import comparable, joined, whole
 from tests.support.scripted_model import teach
 
 USER = [{"role": "user", "content": "héllo"}]
@@ -27,40 +28,6 @@ def chat(engine: Engine) -> ChatService:
 
 async def collect(chat: ChatService, body: dict[str, Any]) -> list[dict[str, Any]]:
     return [chunk async for chunk in chat.stream({**body, "stream": True})]
-
-
-def joined(chunks: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
-    """Put the chunks of a choice together, in the shape of a whole answer's choice."""
-    parts = [c for chunk in chunks for c in chunk["choices"] if c["index"] == index]
-    content = "".join(part["delta"].get("content") or "" for part in parts)
-    logprobs = [e for part in parts if part["logprobs"] for e in part["logprobs"]["content"]]
-    return {
-        "content": content,
-        "token_ids": [i for part in parts for i in part.get("token_ids", [])],
-        "logprobs": logprobs,
-        "finish_reason": parts[-1]["finish_reason"],
-        "stop_reason": parts[-1]["stop_reason"],
-        "calls": [call for part in parts for call in part["delta"].get("tool_calls", [])],
-    }
-
-
-def whole(answer: dict[str, Any], index: int = 0) -> dict[str, Any]:
-    choice = answer["choices"][index]
-    return {
-        "content": choice["message"]["content"] or "",
-        "token_ids": choice["token_ids"],
-        "logprobs": choice["logprobs"]["content"],
-        "finish_reason": choice["finish_reason"],
-        "stop_reason": choice["stop_reason"],
-        "calls": choice["message"].get("tool_calls", []),
-    }
-
-
-def comparable(choice: dict[str, Any]) -> dict[str, Any]:
-    """Drop what differs by design (ids of calls) and round what arithmetic may change."""
-    calls = [call["function"] for call in choice["calls"]]
-    logprobs = [(entry["token"], round(entry["logprob"], 3)) for entry in choice["logprobs"]]
-    return {**choice, "calls": calls, "logprobs": logprobs}
 
 
 async def test_answer_has_the_shape_of_openai_with_tokens(chat: ChatService) -> None:

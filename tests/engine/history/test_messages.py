@@ -59,6 +59,16 @@ def test_reasoning_is_kept_apart_however_it_is_sent() -> None:
     assert answer_key({"content": "<think>cut off"}).reasoning == "cut off"
 
 
+def test_reasoning_beside_a_text_that_holds_more_of_it() -> None:
+    """A client that drops the field leaves the part that stands in the text."""
+    sampled = answer_key({"content": "b</think>Yes", "reasoning_content": "a"})
+    dropped = answer_key({"content": "b</think>Yes"})
+    assert sampled.said == dropped.said == answer_key({"content": "Yes"}).said
+    assert (sampled.reasoning, sampled.reasoning_in_text) == ("a\nb", "b")
+    assert dropped.reasoning == "b"
+    assert answer_key({"content": "Yes", "reasoning_content": "a"}).reasoning_in_text == ""
+
+
 def test_ids_of_calls_are_not_what_is_said() -> None:
     """Clients may give calls ids of their own."""
     one, other = called({}, call_id="a"), called({}, call_id="b")
