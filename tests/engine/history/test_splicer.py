@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agentlightning.adapter.token_row import ForkCause
 from agentlightning.adapter.token_tree import build_token_rows
 from agentlightning.engine.history.splicer import HistoryCause, HistorySplicer, PromptPlan
+from agentlightning.engine.reasoning import ReasoningFilter, Split, detect_reasoning
 from agentlightning.engine.template import render_prompt
 from agentlightning.errors import ConfigurationError, RequestError
 from agentlightning.types.call import CallChoice, CallRecord
@@ -138,6 +139,23 @@ def test_every_choice_is_remembered() -> None:
     assert (again.kind, again.ids) == ("repeated", plan.ids)
     splicer.remember(again, said("A"), ids_of(TOKENIZER, "later", END))
     assert continued(said("A")) == "later" + END
+
+
+def test_reasoning_told_apart_may_come_back_in_any_way() -> None:
+    """In its field, in the text, not at all; another one's is no beginning of ours."""
+    splicer = make_splicer()
+    sampled = "<think>\nhm\n</think>\n\nso</think>A"
+    served = {**said("\n\nso</think>A"), "reasoning_content": "\nhm\n"}
+    answer(splicer, [user("q")], served, sampled, END)
+
+    def kind(message: dict[str, Any]) -> str:
+        return splicer.plan("c", [user("q"), message, user("more")]).kind
+
+    assert kind(served) == "spliced"
+    assert kind({**served, "reasoning_content": None}) == "spliced"
+    assert kind(said("A")) == "spliced"
+    assert kind({**served, "reasoning_content": "no"}) == "rendered"
+    assert kind(said("other</think>A")) == "rendered"
 
 
 def history() -> list[dict[str, Any]]:
@@ -288,6 +306,7 @@ def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
         {
             "user": "".join(draw(TEXTS)).strip() or "?",
             "think": draw(st.sampled_from(["", "<think>\nhm\n</think>\n\n"])),
+            "apart": draw(st.booleans()),
             "pieces": draw(TEXTS),
             "ended": draw(st.booleans()),
             "calls": draw(st.booleans()),
@@ -298,6 +317,16 @@ def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
+def reply_of(turn: dict[str, Any], text: str, *calls: str) -> dict[str, Any]:
+    """Return an answer as the engine gives it, or as one that does not know reasoning does."""
+    think = detect_reasoning("</think>")
+    if think is None or not turn["apart"]:
+        return said(text, *calls, ids="abcdefgh")
+    growing = ReasoningFilter(think, is_open=False)
+    parted = Split.join([growing.push(text), growing.end()])
+    return {**said(parted.content, *calls, ids="abcdefgh"), "reasoning_content": parted.reasoning}
+
+
 def echoed(turn: dict[str, Any], reply: dict[str, Any], uses_tools: bool) -> dict[str, Any]:
     """Return an answer as a careless client sends it back."""
     content = reply["content"]
@@ -306,7 +335,10 @@ def echoed(turn: dict[str, Any], reply: dict[str, Any], uses_tools: bool) -> dic
     if turn["trim"]:
         content = content.strip()
     calls = ['{"a":1,"b":[2]}'] if uses_tools else []
-    return said(content, *calls, ids="abcdefgh")
+    message = said(content, *calls, ids="abcdefgh")
+    if "reasoning_content" in reply and not turn["forget_reasoning"]:
+        message["reasoning_content"] = reply["reasoning_content"]
+    return message
 
 
 @settings(max_examples=150, deadline=None)
@@ -335,7 +367,7 @@ def test_prompts_continue_what_was_sampled_and_read_as_the_template_writes(
         ids = ids_of(tokenizer, *sampled)
         uses_tools = turn["calls"] and template != "llama"
         calls = ['{"b": [2.0], "a": 1}'] if uses_tools else []
-        reply = said(text, *calls, ids="abcdefgh")
+        reply = reply_of(turn, text, *calls)
         splicer.remember(plan, reply, ids)
         messages.append(echoed(turn, reply, uses_tools))
         before = [*plan.ids, *ids]
@@ -378,7 +410,7 @@ def test_agents_forks_and_choices_never_drift(
         for index in range(data.draw(st.integers(1, 2))):
             pieces = [turn["think"], *turn["pieces"], *(["Yes"] * index)]
             ids = ids_of(tokenizer, *pieces, *([end] if turn["ended"] else []))
-            reply = said("".join(pieces))
+            reply = reply_of(turn, "".join(pieces))
             splicer.remember(plan, reply, ids, choice=index)
             choices.append(CallChoice(index=index, token_ids=ids, message=reply))
             branches.append([*messages, echoed(turn, reply, uses_tools=False)])
