@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -19,6 +21,7 @@ from agentlightning.errors import (
 )
 from agentlightning.store.collections.changes import Changes
 from agentlightning.store.collections.sql.postgres_connection import PostgresConnection
+from agentlightning.store.collections.sql.postgres_writer import PostgresWriter
 from agentlightning.store.postgres import PostgresLightningStore
 from agentlightning.store.record import replace
 from agentlightning.store.url import open_store
@@ -260,6 +263,69 @@ async def test_writing_at_once_in_doubt_is_looked_into(store, monkeypatch):
     assert [row.input for row in await store.query_rollouts()] == ["first", "before", "after"]
     assert [(await anext(events)).seq for _ in range(2)] == [2, 3]
     await events.aclose()
+
+
+async def test_what_a_lost_connection_left_running_is_not_done_twice(store, server, monkeypatch):
+    """A statement that outlives its connection is ended before the step is run again."""
+    lines = []
+    connect = asyncpg.connect
+
+    async def remembered(**arguments):
+        lines.append(await connect(**arguments))
+        return lines[-1]
+
+    async def cut():
+        lines[0].terminate()
+
+    monkeypatch.setattr(asyncpg, "connect", remembered)
+    await store.enqueue_rollout("first")
+    lost = lines[0].get_server_pid()
+    blocker = await connect(server.url())
+    await blocker.execute(f"BEGIN; LOCK TABLE {store.collections._schema}.rollouts IN SHARE MODE")
+    enqueued = asyncio.create_task(store.enqueue_rollout("second"))
+
+    async def waiting():
+        # The list is made once in a transaction, unless it is cleared.
+        query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await blocker.execute("SELECT pg_stat_clear_snapshot()")
+        return {pid for (pid,) in await blocker.fetch(query)}
+
+    while await waiting() != {lost}:
+        await asyncio.sleep(0.01)
+    # The server does not notice that while it waits for the lock.
+    await store.collections._io.run(cut)
+    while not await waiting() - {lost}:
+        await asyncio.sleep(0.01)
+    await blocker.execute("COMMIT")
+    await blocker.close()
+    await enqueued
+    assert [row.input for row in await store.query_rollouts()] == ["first", "second"]
+
+
+async def test_requeued_rollout_is_in_line_though_its_stale_place_is_cleared(
+    store, url, monkeypatch
+):
+    """Who queues a rollout is not misled by a place in line that somebody clears meanwhile."""
+    rollout_id = (await store.enqueue_rollout(1)).rollout_id
+    await store.start_attempt(rollout_id)
+    other = PostgresLightningStore(url)
+    claims = []
+    write = PostgresWriter.write
+
+    def slowly(self, changes):
+        if changes.rollouts and not claims:
+            claims.append(asyncio.run_coroutine_threadsafe(other.dequeue_rollout(), loop))
+            with suppress(TimeoutError):
+                # It comes to its end only where no lock keeps it from that.
+                claims[0].result(1)
+        write(self, changes)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(PostgresWriter, "write", slowly)
+    await store.update_rollout(rollout_id, status="requeuing")
+    claimed = await asyncio.wrap_future(claims[0]) or await store.dequeue_rollout()
+    assert claimed is not None
+    await other.close()
 
 
 async def test_block_is_one_transaction(store):

@@ -47,6 +47,8 @@ class PostgresConnection:
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
+        self.process: int = driver.get_server_pid()
+        """The process of the server that serves this connection."""
 
     def fetch(self, sql: str, *parameters: Any) -> list[Any]:
         """Run SQL text; return all rows."""

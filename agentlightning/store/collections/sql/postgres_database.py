@@ -38,6 +38,7 @@ from agentlightning.store.collections.sql.postgres_errors import (
     sql_state,
 )
 from agentlightning.store.collections.sql.postgres_events import (
+    end_process,
     listen,
     number_events,
     number_of,
@@ -219,8 +220,9 @@ class PostgresCollections(SqlRows):
     async def _settle(self, doubt: _CommitInDoubtError, end: float) -> tuple[Any] | None:
         """Return the result of a commit that was done; None when it was not.
 
-        The events' total is locked until such a transaction has ended, one way or the other. A
-        step without events does the same when it is run again, so that it need not be known.
+        What still runs for the lost connection is ended first, or it might commit after all when
+        nobody looks any more. A step without events does the same when it is run again, so that it
+        need not be known.
         """
         session = doubt.session
         if not session.marker:
@@ -229,6 +231,8 @@ class PostgresCollections(SqlRows):
             try:
                 async with self._pool.connection() as connection:
                     executor = PostgresConnection(connection)
+                    process = session.postgres.process
+                    await greenlet_spawn(end_process, executor, process, self._name)
                     last = await greenlet_spawn(number_of, executor, session.marker)
             except DRIVER_ERRORS as error:
                 if not is_loss(error) or monotonic() > end:

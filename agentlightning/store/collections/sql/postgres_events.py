@@ -12,12 +12,17 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, select
 
+from agentlightning.store.collections.sql.postgres_connection import PostgresConnection
 from agentlightning.store.collections.sql.schema import events, totals
 from agentlightning.store.collections.sql.statement import Executor, Statement, first
 from agentlightning.store.collections.sql.totals import EVENTS
 from agentlightning.types import StoreEvent
 
 _AWAIT: Final = Statement(select(totals.c.value).where(totals.c.name == EVENTS).with_for_update())
+_END: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = $1 AND application_name = $2 AND pid <> pg_backend_pid()
+"""
 _STORED: Final = Statement(select(events.c.seq).where(events.c.body == bindparam("body")), "body")
 
 logger = logging.getLogger(__name__)
@@ -48,6 +53,16 @@ def number_events(events: Sequence[StoreEvent], last: int) -> None:
     """Give a step's events their numbers, of which the last one's is known."""
     for seq, event in enumerate(events, last - len(events) + 1):
         event.seq = seq
+
+
+def end_process(executor: PostgresConnection, process: int, name: str) -> None:
+    """End the server's process that serves a lost connection of this name, and wait for it.
+
+    The process may not know of the loss: it goes on with a statement that waits for a lock, say,
+    and commits what it wrote, or keeps a transaction open.
+    """
+    while executor.fetch(_END, process, name):
+        executor.fetch("SELECT pg_sleep(0.01)")
 
 
 def number_of(executor: Executor, body: str) -> int | None:

@@ -61,7 +61,8 @@ class PostgresSession(SqlSession):
         """What broke off the statement that was writing and committing all at once."""
 
     async def do(self, work: Callable[[Executor], R], *, write: bool) -> R:
-        if write:
+        if self._writes:
+            # Whether an id is in line, and the like, must stay true until the step is written.
             self._writer.begin()
         return await super().do(work, write=write)
 
