@@ -67,6 +67,7 @@ async def test_one_failure_ends_all(engine: Engine) -> None:
     """A choice that cannot be sampled ends the others with it."""
     with pytest.raises(RequestError):
         await sampler(engine, [[70], [10**6]]).whole(watched=False)
+    await sampler(engine).whole(watched=False)
     assert engine.stats().running == 0
 
 

@@ -114,7 +114,7 @@ def read_text(where: str, members: Members, key: str) -> str:
     """
     value = members.get(key)
     if not isinstance(value, str):
-        refuse(f"{where}.{key}", "must be a text")
+        refuse(f"{where}.{key}" if where else key, "must be a text")
     return value
 
 
@@ -133,6 +133,6 @@ def effort_of(where: str, level: Any) -> str:
     Raises:
         RequestError: It is no level.
     """
-    if level not in _EFFORTS:
+    if not isinstance(level, str) or level not in _EFFORTS:
         refuse(where, f"must be one of {', '.join(_EFFORTS)}")
     return _EFFORTS[level]

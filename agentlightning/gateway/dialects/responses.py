@@ -7,7 +7,7 @@ from typing import Any
 from agentlightning._internal.ids import generate_id
 from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange
 from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect
-from agentlightning.gateway.dialects.request_check import Members, refuse
+from agentlightning.gateway.dialects.request_check import Members, read_text, refuse
 from agentlightning.gateway.dialects.responses_answer import ResponseWriter, error_event
 from agentlightning.gateway.dialects.responses_items import Item, read_items
 from agentlightning.gateway.dialects.responses_memory import ResponseMemory
@@ -53,8 +53,11 @@ class _TranslatedResponseExchange(TranslatedExchange):
         self, request: Members, route: ModelRoute, memory: ResponseMemory, conversation: str | None
     ) -> None:
         asked = read_items(request.get("input"), lambda name: memory.item(name, conversation))
-        previous = request.get("previous_response_id") or None
+        previous = None
+        if request.get("previous_response_id"):
+            previous = read_text("", request, "previous_response_id")
         before = _history(memory, previous, conversation)
+        chat = to_chat_request(request, [*before, *asked], trained=route.trained)
         self._id = f"resp_{generate_id(32)}"
 
         def keep(output: list[Members]) -> None:
@@ -66,7 +69,6 @@ class _TranslatedResponseExchange(TranslatedExchange):
 
         model = str(request.get("model") or route.model)
         writer = ResponseWriter(self._id, request, model, keep)
-        chat = to_chat_request(request, [*before, *asked], trained=route.trained)
         super().__init__(chat, route, writer)
 
     def answer(self) -> CapturedAnswer:

@@ -72,7 +72,7 @@ def read_items(given: Any, lookup: Lookup) -> list[Item]:
 
 
 def _read_item(where: str, item: Members, lookup: Lookup) -> Item:
-    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    kind = str(item.get("type") or ("message" if "role" in item else "item_reference"))
     if kind == "item_reference":
         name = read_text(where, item, "id")
         found = lookup(name)
@@ -213,7 +213,7 @@ def _part(where: str, part: Members) -> Members:
         return {"type": "text", "text": read_text(where, part, "text")}
     if kind == "input_image":
         image = {"url": read_text(where, part, "image_url")}
-        if part.get("detail") not in {None, "auto"}:
+        if part.get("detail") not in (None, "auto"):
             image["detail"] = part["detail"]
         return {"type": "image_url", "image_url": image}
     if kind == "input_audio":
@@ -229,7 +229,7 @@ def _checked_parts(where: str, content: Any) -> list[Item]:
     parts: list[Item] = []
     for at, part in enumerate(read_list(where, content)):
         place = f"{where}.{at}"
-        kind = read_object(place, part).get("type")
+        kind = str(read_object(place, part).get("type"))
         if kind not in _PART_MEMBERS:
             refuse(place, f"a part of type {kind!r} cannot be given to a model of this kind")
         check_members(place, part, _PART_MEMBERS[kind], {"detail": ("auto",)})
@@ -239,7 +239,7 @@ def _checked_parts(where: str, content: Any) -> list[Item]:
 
 def _check_message(where: str, item: Members) -> None:
     role = item.get("role")
-    if role not in {"user", "assistant", "system", "developer"}:
+    if role not in ("user", "assistant", "system", "developer"):
         refuse(f"{where}.role", "must be one of user, assistant, system, developer")
     content = item.get("content")
     if isinstance(content, str):

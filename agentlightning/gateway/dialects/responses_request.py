@@ -43,7 +43,7 @@ _ELSEWHERE = {"input", "instructions", "previous_response_id", "stream", "top_lo
 """Parameters that are dealt with, though not one by one."""
 
 _NEUTRAL: Neutral = {"background": (False,), "context_management": ([],), "image": ({},)}
-_INCLUDES = {
+_INCLUDES = (
     LOGPROBS,
     SEALED_THOUGHTS,
     # Of built-in tools, of which there are none.
@@ -53,7 +53,7 @@ _INCLUDES = {
     "computer_call_output.output.image_url",
     "file_search_call.results",
     "message.input_image.image_url",
-}
+)
 _TOOL_MEMBERS = {"name", "description", "parameters", "strict"}
 _TOOL_NEUTRAL: Neutral = {
     "allowed_callers": (["direct"], []),
@@ -178,7 +178,7 @@ def _text(value: Any) -> Members:
     text = read_object("text", value)
     check_members("text", text, {"format", "verbosity"}, {})
     said: Members = {}
-    if text.get("verbosity") not in {None, "medium"}:
+    if text.get("verbosity") not in (None, "medium"):
         said["verbosity"] = text["verbosity"]
     if text.get("format") is None:
         return said
@@ -202,10 +202,10 @@ def _reasoning(value: Any) -> Members:
     neutral: Neutral = {"context": ("auto",), "mode": ("standard",)}
     check_members("reasoning", reasoning, {"effort", "summary", "generate_summary"}, neutral)
     for key in ("summary", "generate_summary"):
-        if reasoning.get(key) not in {None, *_SUMMARIES}:
+        if reasoning.get(key) not in (None, *_SUMMARIES):
             refuse(f"reasoning.{key}", f"must be one of {', '.join(_SUMMARIES)}")
     effort = reasoning.get("effort")
-    if effort in {None, "none"}:
+    if effort in (None, "none"):
         return {"reasoning_effort": effort} if effort else {}
     return {"reasoning_effort": effort_of("reasoning.effort", effort)}
 
