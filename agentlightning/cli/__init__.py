@@ -15,6 +15,7 @@ from agentlightning.errors import AgentLightningError
 __all__ = ["main"]
 
 COMMANDS: Final = {
+    "export": "agentlightning.cli.export",
     "serve": "agentlightning.cli.serve",
     "show": "agentlightning.cli.show",
     "store": "agentlightning.cli.store",
