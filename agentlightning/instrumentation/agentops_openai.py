@@ -1,14 +1,15 @@
 """AgentOps' spans of OpenAI calls: token ids and log-probabilities, and what 0.4.21 misses.
 
 AgentOps 0.4.21 stops half-way when it instruments OpenAI's client of today (its beta module is
-gone), so that calls of the Responses API are not recorded, and it never takes its wrappers of
-chat completions off again. Both are put right here, on AgentOps' own hooks.
+gone), so that calls of the Responses API are not recorded. And it sets an attribute of its spans
+of tools to an enum, which today's OpenTelemetry refuses. Both are put right on its own hooks.
 """
 
 import functools
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from agentlightning.instrumentation.patches import Patch
@@ -17,25 +18,29 @@ from agentlightning.semconv import CallAttributes
 __all__ = ["patches"]
 
 _OPENAI = "agentops.instrumentation.providers.openai"
-_WRAPPED = (
-    ("openai.resources.chat.completions", "Completions", None),
-    ("openai.resources.chat.completions", "AsyncCompletions", None),
+_MISSED = (
     ("openai.resources.responses", "Responses", "responses_stream_wrapper"),
     ("openai.resources.responses", "AsyncResponses", "async_responses_stream_wrapper"),
 )
-"""Modules and classes whose `create` AgentOps wraps, and with what where it fails to."""
+"""Modules and classes whose `create` AgentOps fails to wrap, and what it would wrap it with."""
 
 
 def patches() -> Iterator[Patch]:
     """Return the replacements in AgentOps' modules."""
     streams = importlib.import_module(f"{_OPENAI}.stream_wrapper")
     yield streams, "handle_chat_attributes", _with_ids
+    chat = importlib.import_module(f"{_OPENAI}.wrappers.chat")
+    yield chat, "AgentOpsSpanKindValues", _plain
     for wrapper in (streams.OpenaiStreamWrapper, streams.OpenAIAsyncStreamWrapper):
         yield wrapper, "_process_chunk", _collecting
         yield wrapper, "_finalize_stream", _telling
     instrumentor = importlib.import_module(f"{_OPENAI}.instrumentor").OpenaiInstrumentor
     yield instrumentor, "_custom_wrap", _wrapping_the_rest
-    yield instrumentor, "_custom_unwrap", _unwrapping_all
+
+
+def _plain(kinds: Iterable[Any]) -> SimpleNamespace:
+    """Return an enum's values under its names, as texts."""
+    return SimpleNamespace(**{kind.name: kind.value for kind in kinds})
 
 
 def _with_ids(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -123,22 +128,11 @@ def _wrapping_the_rest(original: Callable[..., None]) -> Callable[..., None]:
         original(self, **kwargs)
         wrapt = importlib.import_module("wrapt")
         streams = importlib.import_module(f"{_OPENAI}.stream_wrapper")
-        for module, name, wrapper in _WRAPPED:
+        for module, name, wrapper in _MISSED:
             owner = getattr(importlib.import_module(module), name)
-            if wrapper and not isinstance(owner.create, wrapt.ObjectProxy):
+            if not isinstance(owner.create, wrapt.ObjectProxy):
                 wrapt.wrap_function_wrapper(
                     owner, "create", getattr(streams, wrapper)(vars(self)["_tracer"])
                 )
 
     return custom_wrap
-
-
-def _unwrapping_all(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
-    def custom_unwrap(self: Any, **kwargs: Any) -> None:
-        original(self, **kwargs)
-        unwrap = importlib.import_module("opentelemetry.instrumentation.utils").unwrap
-        for module, name, _ in _WRAPPED:
-            unwrap(getattr(importlib.import_module(module), name), "create")
-
-    return custom_unwrap

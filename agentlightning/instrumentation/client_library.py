@@ -7,6 +7,7 @@ from typing import Any
 
 from agentlightning.errors import ConfigurationError, MissingExtraError
 from agentlightning.instrumentation.patches import is_installed, require_library
+from agentlightning.instrumentation.wrappers import strip_wrappers
 
 __all__ = ["ClientLibrary"]
 
@@ -83,4 +84,5 @@ class ClientLibrary:
             self._users -= 1
             if self._users == 0 and self._running is not None:
                 self._running.uninstrument()
+                strip_wrappers(self.module, type(self._running).__module__)
                 self._running = None

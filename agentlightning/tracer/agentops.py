@@ -16,6 +16,7 @@ from agentlightning.instrumentation.agentops import (
     uninstrument_agentops,
 )
 from agentlightning.instrumentation.bridges import instrument_bridges, uninstrument_bridges
+from agentlightning.instrumentation.wrappers import strip_wrappers
 from agentlightning.tracer.exporter import ExportOptions
 from agentlightning.tracer.otel import OtelTracer
 
@@ -132,7 +133,10 @@ class _Sessions:
         with cls.lock:
             cls.users -= 1
             if cls.users == 0 and cls.is_ours:
-                importlib.import_module("agentops.instrumentation").uninstrument_all()
+                instrumentation = importlib.import_module("agentops.instrumentation")
+                instrumentation.uninstrument_all()
+                for library in (*instrumentation.PROVIDERS, *instrumentation.AGENTIC_LIBRARIES):
+                    strip_wrappers(library.partition(".")[0], "agentops")
 
 
 @contextmanager
