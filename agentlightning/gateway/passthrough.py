@@ -6,6 +6,7 @@ import logging
 
 from agentlightning.errors import GatewayPausedError, RequestError, UpstreamError
 from agentlightning.gateway.capture import CallServices, ClientRequest, read_body
+from agentlightning.gateway.dialects.responses import is_native
 from agentlightning.gateway.failure import CallFailure
 from agentlightning.gateway.jsontext import write_json
 from agentlightning.gateway.models import ModelRoute
@@ -64,10 +65,20 @@ def _find_route(services: CallServices, request: ClientRequest) -> tuple[ModelRo
     """Return the route, and the body with the name that the upstream knows the model by."""
     kind = request.headers.get("content-type", "")
     if not request.body or not kind.startswith("application/json"):
-        return services.models.find(None), request.body
+        return _find_unnamed(services, request), request.body
     body = read_body(request.body)
     name = str(body.get("model") or "")
-    route = services.models.find(name or None)
+    route = services.models.find(name) if name else _find_unnamed(services, request)
     if not name or name == route.model:
         return route, request.body
     return route, write_json({**body, "model": route.model})
+
+
+def _find_unnamed(services: CallServices, request: ClientRequest) -> ModelRoute:
+    """Return the route of a request that names no model."""
+    if request.path.startswith("/v1/responses/"):
+        # A stored response is known to the server that gave it, and to no other.
+        keeper = next(filter(is_native, services.models.routes.values()), None)
+        if keeper is not None:
+            return keeper
+    return services.models.find(None)

@@ -16,7 +16,7 @@ from agentlightning.gateway.dialects.responses_request import to_chat_request
 from agentlightning.gateway.dialects.translated import TranslatedExchange
 from agentlightning.gateway.models import ModelRoute
 
-__all__ = ["ResponsesDialect"]
+__all__ = ["ResponsesDialect", "is_native"]
 
 
 class ResponsesDialect(OpenAIDialect):
@@ -40,12 +40,20 @@ class ResponsesDialect(OpenAIDialect):
         route: ModelRoute,
         conversation: str | None = None,
     ) -> Exchange:
-        if not route.trained and self.name in route.upstream.capabilities.dialects:
+        if is_native(route):
             return NativeResponseExchange(request, body, route)
         return _TranslatedResponseExchange(request, route, self._memory, conversation)
 
     def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
         return error_event(message, error_type=error_type, code=code)
+
+
+def is_native(route: ModelRoute) -> bool:
+    """Return whether a route's model server is to answer, and to keep, responses itself.
+
+    Trained models' never do: only chat completions tell token ids.
+    """
+    return not route.trained and ResponsesDialect.name in route.upstream.capabilities.dialects
 
 
 class _TranslatedResponseExchange(TranslatedExchange):

@@ -258,7 +258,7 @@ async def test_responses_that_are_not_remembered(server: ModelServer) -> None:
                 with pytest.raises(openai.BadRequestError, match="not found") as caught:
                     await whole(asking, previous_response_id=name)
                 assert caught.value.code == "previous_response_not_found"
-        with pytest.raises(openai.BadRequestError, match="not remembered|no item"):
+        with pytest.raises(openai.BadRequestError, match="no item"):
             await whole(client, input=[{"type": "item_reference", "id": "msg_none"}])
     assert len(server.calls) == 2
 
