@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -58,9 +59,11 @@ def opentelemetry_instrumentation() -> Iterator[OtelTracer]:
     ]
     for library in libraries:
         library.instrument(shared_provider())
-    yield OtelTracer()
-    for library in libraries:
-        library.uninstrument()
+    try:
+        yield OtelTracer()
+    finally:
+        for library in libraries:
+            library.uninstrument()
 
 
 WRITERS: dict[str, Callable[[], contextlib.AbstractContextManager[OtelTracer]]] = {
@@ -159,11 +162,12 @@ async def test_nothing_stays_instrumented(writer: str):
         (Messages, "create"),
         (AsyncMessages, "stream"),
     ]
-    before = [getattr(owner, name) for owner, name in methods]
+    before = [id(inspect.getattr_static(owner, name)) for owner, name in methods]
     importer, printer = builtins.__import__, builtins.print
     with WRITERS[writer]() as tracer, tracer.lifespan():
-        assert [getattr(owner, name) for owner, name in methods] != before
-    assert [getattr(owner, name) for owner, name in methods] == before
+        during = [id(inspect.getattr_static(owner, name)) for owner, name in methods]
+    assert during != before
+    assert [id(inspect.getattr_static(owner, name)) for owner, name in methods] == before
     assert (builtins.__import__, builtins.print) == (importer, printer)
 
 
