@@ -14,9 +14,11 @@ async def test_calls_and_answers_are_logged(
 ) -> None:
     """Both bodies are in the log as they passed, and nothing changes for the client."""
     caplog.set_level(logging.INFO, "agentlightning.gateway.inspection")
-    async with running(server, middlewares=[MessageInspectionMiddleware]) as run:
-        async with run.client() as client:
-            answer = await client.chat.completions.create(model="m", messages=HELLO)
+    async with (
+        running(server, middlewares=[MessageInspectionMiddleware]) as run,
+        run.client() as client,
+    ):
+        answer = await client.chat.completions.create(model="m", messages=HELLO)
     assert answer.choices[0].message.content == "hello"
     bodies = [(r.message, getattr(r, "body", "")) for r in caplog.records]
     assert any(kind == "request" and '"content":"hi"' in body for kind, body in bodies)
