@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentlightning.adapter.diagnosis import diagnose_calls
 from agentlightning.errors import EmptyBatchError
 
 if TYPE_CHECKING:
@@ -65,31 +66,29 @@ def check_batch(outcomes: Sequence[RolloutOutcome], *, max_empty_share: float) -
             f"None of the {total} rollouts of this step has a reward. Return a number from the "
             "agent, call agentlightning.emit_reward(), or pass reward_fn= to the Trainer."
         )
-    empty = [o for o in outcomes if not o.has_tokens]
+    empty = [found for o in outcomes if (found := _lack_of_calls(o)) is not None]
     if len(empty) > max_empty_share * total:
         raise EmptyBatchError(
             f"{len(empty)} of {total} rollouts hold no model call that can be trained on:\n"
-            f"{_empty_table(empty)}\n"
-            "The agent must call the model at the endpoint of its `llm` resource."
+            f"{_empty_table(empty)}"
         )
 
 
-def _empty_table(empty: Sequence[RolloutOutcome]) -> str:
-    reasons = Counter(_empty_reason(outcome) for outcome in empty)
-    return "\n".join(f"  {count:>4} x {reason}" for reason, count in reasons.most_common())
-
-
-def _empty_reason(outcome: RolloutOutcome) -> str:
+def _lack_of_calls(outcome: RolloutOutcome) -> tuple[str, str] | None:
+    """Return why a rollout has nothing to train on, as a class and in words, or None."""
     if outcome.outcome != "ok" and not outcome.calls:
-        return f"failed before its first call ({outcome.outcome})"
-    if not outcome.calls:
-        return f"{outcome.span_count} spans, none of them a call through our gateway"
-    failed = [call for call in outcome.calls if call.outcome != "ok"]
-    if len(failed) == len(outcome.calls):
-        return f"every call failed ({failed[-1].error or failed[-1].outcome})"
-    if not any(call.trained for call in outcome.calls):
-        return "only calls to models that are not trained"
-    return "calls without token ids: the model server gave none"
+        return outcome.outcome, f"failed before its first call ({outcome.outcome})"
+    found = outcome.diagnosis or diagnose_calls(outcome.calls, spans=outcome.span_count)
+    if found is None or not found.lacks_calls:
+        return None
+    return found.lacks[0].value, found.message().splitlines()[0]
+
+
+def _empty_table(empty: Sequence[tuple[str, str]]) -> str:
+    """Return one line for each class of reason, with the count and the words of one rollout."""
+    words = dict(reversed(empty))
+    counts = Counter(name for name, _ in empty)
+    return "\n".join(f"  {count:>4} x {words[name]}" for name, count in counts.most_common())
 
 
 def signal_warning(outcomes: Sequence[RolloutOutcome], *, step: int) -> str | None:

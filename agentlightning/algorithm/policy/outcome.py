@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.adapter.calls import find_calls
+from agentlightning.adapter.diagnosis import TraceDiagnosis, diagnose
 from agentlightning.adapter.rewards import find_final_reward
 from agentlightning.types import Attempt, AttemptedRollout, CallRecord, Rollout, Span
 
@@ -36,6 +37,8 @@ class RolloutOutcome:
     error: str | None
     calls: tuple[CallRecord, ...]
     span_count: int
+    diagnosis: TraceDiagnosis | None = None
+    """What the trace lacks for training; None when it lacks nothing."""
 
     @property
     def has_tokens(self) -> bool:
@@ -74,6 +77,7 @@ async def fetch_outcome(
         error=error,
         calls=tuple(find_calls(spans)),
         span_count=len(spans),
+        diagnosis=diagnose(spans, agents=config.roles),
     )
 
 

@@ -55,7 +55,7 @@ def test_missing_rewards_are_named():
 @pytest.mark.parametrize(
     ("calls", "reason"),
     [
-        ([], "3 spans, none of them a call"),
+        ([], "3 spans seen, none of them a call"),
         ([call(prompt_token_ids=[])], "without token ids"),
         ([call(trained=False)], "not trained"),
         ([call(outcome="error", choices=[], error="upstream 500")], "upstream 500"),
