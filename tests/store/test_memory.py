@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import threading
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -172,3 +173,17 @@ def test_threads_with_their_own_loops_share_a_store():
         thread.join(30)
     assert sorted(claimed) == sorted(ids)
     assert [r.status for r in ended] == ["succeeded"] * count
+
+
+async def test_ids_of_a_foreign_kind_of_text_become_text():
+    """Ids that are texts of numpy, say, are told in events as what they say."""
+    store = InMemoryLightningStore()
+    queued = await store.enqueue_rollout(1)
+    await store.dequeue_rollout(np.str_("w-1"))
+    await store.start_attempt(queued.rollout_id, np.str_("w-2"), attempt_id=np.str_("at-2"))
+    events = store.subscribe(since=0)
+    told = [await anext(events) for _ in range(await store.last_event_seq())]
+    await events.aclose()
+    started = [event for event in told if event.kind == "attempt_started"]
+    assert [event.worker_id for event in started] == ["w-1", "w-2"]
+    assert started[1].attempt_id == "at-2"

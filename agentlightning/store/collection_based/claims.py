@@ -89,6 +89,11 @@ def _new_rollout(
     )
 
 
+def _plain_text(given: str | None) -> str | None:
+    """Return a caller's id as `str` itself: of its subclasses some are packed as other things."""
+    return str.__str__(given) if isinstance(given, str) else given
+
+
 @dataclass(slots=True)
 class _Claim:
     """Who claims, and on what terms."""
@@ -99,6 +104,7 @@ class _Claim:
     """Only rollouts whose metadata holds all of these pairs."""
 
     def __post_init__(self) -> None:
+        self.worker_id = _plain_text(self.worker_id)
         if self.lease_seconds is not None and not self.lease_seconds > 0:
             raise InvalidRequestError(
                 f"lease_seconds must be positive, not {self.lease_seconds}; "
@@ -381,6 +387,7 @@ class ClaimMethods(StoreFrame):
         lease_seconds: float | None = None,
     ) -> AttemptedRollout:
         claim = _Claim(worker_id, lease_seconds)
+        attempt_id = _plain_text(attempt_id)
 
         async def step(tx: Transaction) -> AttemptedRollout:
             rollout = await tx.rollout(rollout_id)

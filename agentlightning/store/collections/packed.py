@@ -111,8 +111,9 @@ class PackedSpan:
         self.end_time = span.end_time
         try:
             shape, self.packed = _pack(span)
-        except (ValueError, AttributeError, KeyError):
-            # Numbers of numpy and the like, which only models that were not validated hold.
+        except (ValueError, AttributeError, KeyError, RecursionError):
+            # Numbers of numpy and the like, which only models that were not validated hold, and
+            # values that are nested too deeply.
             shape, self.packed = _bare_shape(span), span
         self.shape: Shape = shared.setdefault(shape, shape)
 

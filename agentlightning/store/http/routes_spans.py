@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -108,7 +109,7 @@ async def search_spans(exchange: Exchange) -> Reply | dict[str, Any]:
     search = exchange.parse(SpanSearch)
     if not exchange.parse_query(SpanForm).rows:
         return await _spans(exchange, search)
-    with reading_packed():
+    with reading_packed() if exchange.site.packs_spans() else nullcontext():
         found = await exchange.store.query_spans(**search.checked())
     page = page_body(found, search.limit, search.offset)
     return Reply(encode_rows(page))

@@ -11,12 +11,13 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.frame import StoreFrame
 from agentlightning.store.http.exchange import Reply
+from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.store.threading import LightningStoreThreaded
 from agentlightning.types import AttemptedRollout
 
@@ -97,6 +98,11 @@ class ReplayLedger:
         return reply
 
 
+def _query_of(store: LightningStore) -> Any:
+    """Return the function that answers when a store is asked for spans."""
+    return getattr(store.query_spans, "__func__", None)
+
+
 def _aborted() -> Exception:
     return ConnectionAbortedError("the first request was aborted")
 
@@ -137,6 +143,14 @@ class Site:
         while isinstance(store, LightningStoreThreaded):
             store = store.store
         return isinstance(store, StoreFrame) and store.collections.keeps_replies
+
+    def packs_spans(self) -> bool:
+        """Return whether the store may be asked for packed spans: no code of a user's sees them."""
+        store = self.store
+        while _query_of(store) is LightningStoreThreaded.query_spans:
+            store = cast("LightningStoreThreaded", store).store
+        own = _query_of(store) is InMemoryLightningStore.query_spans
+        return own and isinstance(store, InMemoryLightningStore)
 
     async def claim(
         self, request: DequeueRequest, wait_seconds: float

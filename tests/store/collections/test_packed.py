@@ -112,6 +112,15 @@ def test_what_cannot_be_packed_is_kept_as_it_is():
     assert PackedSpan(own, {}).span() is own
 
 
+def test_what_is_nested_too_deeply_is_kept_as_it_is():
+    """A storing step must not fail half-way because of what a span holds."""
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    span = Span.from_attributes(attributes={}).model_copy(update={"custom": deep})
+    assert PackedSpan(span, {}).span() is span
+
+
 def test_equal_parts_are_kept_once():
     """Names, trace ids, keys of attributes and resources that are equal share their memory."""
     shared = {}

@@ -1,6 +1,7 @@
 """Tests of pages of spans as rows: the same spans as in the usual form, in fewer bytes."""
 
 import math
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import httpx
@@ -8,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlightning.store.base import LightningStore
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 from agentlightning.store.collections.packed import PackedSpan
 from agentlightning.store.http.client_page import read_page
 from agentlightning.store.http.span_rows import SHAPES_FIELD, AnsweredRows, encode_rows
 from agentlightning.store.http.wire import decode, page_body
 from agentlightning.store.http.wire_span import AnsweredSpans, encode_spans
+from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.store.sqlite import SQLiteLightningStore
+from agentlightning.store.threading import LightningStoreThreaded
 from agentlightning.types import AttemptedRollout, OtelResource, Span
 from tests.store.http.conftest import make_span, ok
 from tests.store.http.test_wire import spans
@@ -95,6 +99,57 @@ async def test_stores_that_do_not_pack_answer_in_rows_too(tmp_path):
         await client.close()
         await server.stop()
         await store.close()
+
+
+async def _edited(query: Awaitable[Sequence[Span]]) -> Sequence[Span]:
+    found = await query
+    for span in found:
+        assert isinstance(span, Span)
+        span.attributes["seen"] = True
+    return found
+
+
+class Editing(InMemoryLightningStore):
+    """A user's store that edits what it hands out, with no thought of how spans are kept."""
+
+    async def query_spans(self, *args: Any, **kwargs: Any) -> Sequence[Span]:
+        return await _edited(super().query_spans(*args, **kwargs))
+
+
+class Forwarding(LightningStore):
+    """A user's store in front of another."""
+
+    def __init__(self, inner: LightningStore) -> None:
+        self.inner = inner
+
+    async def query_spans(self, *args: Any, **kwargs: Any) -> Sequence[Span]:
+        return await _edited(self.inner.query_spans(*args, **kwargs))
+
+
+@pytest.mark.parametrize("kind", ["subclass", "wrapped", "forwarding", "replaced"])
+async def test_answers_of_users_stores_are_served(kind: str):
+    """What a store of a user makes of an answer arrives, wherever the answer came from."""
+    inner = Editing() if kind in {"subclass", "wrapped"} else InMemoryLightningStore()
+    store: LightningStore = inner
+    if kind == "wrapped":
+        store = LightningStoreThreaded(inner)
+    elif kind == "forwarding":
+        store = Forwarding(inner)
+    elif kind == "replaced":
+        own = inner.query_spans
+        vars(inner)["query_spans"] = lambda *args, **kwargs: _edited(own(*args, **kwargs))
+    claim = await inner.start_rollout({})
+    await inner.add_span(make_span(claim))
+    server = LightningStoreServer(store, port=0)
+    await server.start()
+    client = LightningStoreClient(server.endpoint)
+    try:
+        (span,) = await client.query_spans(claim.rollout_id)
+        assert span.attributes["seen"] is True
+    finally:
+        await client.close()
+        await server.stop()
+        await inner.close()
 
 
 async def test_servers_that_know_no_rows_are_read(
