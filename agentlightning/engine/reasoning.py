@@ -55,8 +55,9 @@ class ReasoningFormat:
 
     def matches(self, template: str) -> bool:
         """Tell whether a chat template teaches this format."""
-        # Some templates name the closing marker only: they cut off what stands before it.
-        return self.closing in template
+        # Some name the opening marker only, in the head of an answer, others only the closing one:
+        # they cut off what stands before it.
+        return self.opening in template or self.closing in template
 
     def is_open(self, prompt: str) -> bool:
         """Tell whether a prompt, or its end, leaves the model thinking."""

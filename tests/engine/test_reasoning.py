@@ -95,6 +95,7 @@ def test_thoughts_stand_at_the_beginning(text: str, reasoning: str | None, conte
 def test_the_template_decides_the_format() -> None:
     """Each family's template names its own marker; others have no reasoning."""
     assert detect_reasoning("content.split('</think>')[-1]") is THINK
+    assert detect_reasoning("'<|im_start|>assistant\\n<think>'") is THINK
     assert detect_reasoning("'[THINK]' + thought + '[/THINK]'") is MISTRAL
     assert detect_reasoning("{{ messages }}") is None
     assert detect_reasoning(None) is None
