@@ -18,10 +18,16 @@ def upstream(engine: Engine) -> Upstream:
 
 
 async def post(
-    upstream: Upstream, body: Any, path: str = "/v1/chat/completions"
+    upstream: Upstream,
+    body: Any,
+    path: str = "/v1/chat/completions",
+    conversation: str | None = None,
 ) -> UpstreamResponse:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await upstream.send(UpstreamRequest(method="POST", path=path, headers={}, body=raw))
+    request = UpstreamRequest(
+        method="POST", path=path, headers={}, body=raw, conversation=conversation
+    )
+    return await upstream.send(request)
 
 
 async def test_whole_answer_is_json(upstream: Upstream) -> None:
@@ -76,6 +82,19 @@ async def test_prompts_are_tokenised(upstream: Upstream) -> None:
     assert counted == {"count": len(ids), "max_model_len": 512, "tokens": ids}
     long = {"messages": [{"role": "user", "content": "x" * 600}]}
     assert json.loads(await (await post(upstream, long, "/tokenize")).read())["count"] > 600
+
+
+async def test_a_known_conversation_is_tokenised_as_it_was_sampled(upstream: Upstream) -> None:
+    """Told the attempt, the ids hold the sampled ones; nothing is counted as a prompt."""
+    assert isinstance(upstream, EngineUpstream)
+    body = {**BODY, "return_token_ids": True}
+    answer = json.loads(await (await post(upstream, body, conversation="r/a")).read())
+    said = answer["choices"][0]
+    turn = {"messages": [*BODY["messages"], said["message"], *BODY["messages"]]}
+    counted = json.loads(await (await post(upstream, turn, "/tokenize", "r/a")).read())
+    exact = [*answer["prompt_token_ids"], *said["token_ids"]]
+    assert counted["tokens"][: len(exact)] == exact
+    assert upstream.history_stats().prompts == {"first": 1}
 
 
 @pytest.mark.parametrize(
