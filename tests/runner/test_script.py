@@ -1,7 +1,12 @@
 """Blocks of plain code record themselves as rollouts."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from openai import OpenAI
@@ -259,6 +264,51 @@ async def test_a_model_of_ones_own(store):
     plain = LLM(endpoint="http://h/v1", model="other")
     async with TrainingContext("t", store, llm=plain) as context:
         assert context.llm is plain
+
+
+async def test_a_block_that_keeps_the_event_loop_busy_is_alive(store, monkeypatch):
+    """Signs of life come from another thread, so blocking code in a coroutine does not end it."""
+    monkeypatch.setattr("agentlightning.runner.script._SILENCE_SECONDS", 3.0)
+
+    def beat(context):
+        attempt = asyncio.run(store.get_latest_attempt(context.rollout_id))
+        return attempt.last_heartbeat_time
+
+    async with TrainingContext("t", store) as context:
+        deadline = time.monotonic() + 30
+        with ThreadPoolExecutor(1) as pool:
+            while not pool.submit(beat, context).result():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    rollout = await store.get_rollout_by_id(context.rollout_id)
+    assert rollout.status == "succeeded"
+
+
+KILLED = """
+import os, signal
+import agentlightning as agl
+from agentlightning.runner import script
+script._SILENCE_SECONDS = 1.0
+with agl.TrainingContext("t", "sqlite:///a.db"):
+    agl.emit_message("here")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+async def test_a_script_that_was_killed(tmp_path):
+    """The attempt of a dead script ends as unresponsive, and nobody gets its task."""
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = open_store(f"sqlite:///{tmp_path / 'a.db'}")
+    try:
+        (rollout,) = await store.query_rollouts()
+        (ended,) = await store.wait_for_rollouts(rollout_ids=[rollout.rollout_id], timeout=30)
+        assert ended.status == "failed"
+        assert (await store.get_latest_attempt(rollout.rollout_id)).status == "unresponsive"
+        assert await store.dequeue_rollout() is None
+    finally:
+        await store.close()
 
 
 PRODUCT_DOCUMENT = """
