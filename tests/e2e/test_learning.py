@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_where_it_was(untrained, tmp_path):
     """Killed with -9 in mid-run, the same command again keeps what was finished and learns on."""
     run_dir = tmp_path / "run"
     process = _start(untrained, run_dir)
-    _wait_for_steps(process, run_dir, STEPS // 3)
+    _wait_for_steps(process, run_dir, STEPS // 2)
     family = psutil.Process(process.pid).children(recursive=True)
     time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
@@ -123,11 +123,15 @@ def test_a_killed_run_goes_on_where_it_was(untrained, tmp_path):
     result = FitResult.load(run_dir)
     assert result.best is not None
     assert result.best.reward >= 0.75
-    rewards = [line["training/reward"] for line in result.metrics() if "training/reward" in line]
-    assert sum(rewards[-3:]) / 3 > 0.8
-    steps = [line["step"] for line in result.metrics() if "training/reward" in line]
-    assert steps == list(range(1, STEPS + 1))
+    lines = [line for line in result.metrics() if "training/reward" in line]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert done_before < STEPS
+    assert {line["training/n_rollouts_failed"] for line in lines} == {0}
+    rewards = [line["training/reward"] for line in lines]
+    learnt, kept = rewards[done_before - 3 : done_before], rewards[done_before : done_before + 3]
+    assert sum(learnt) / 3 > 0.5, "it had learnt too little to tell whether that was kept"
+    assert sum(kept) / 3 > sum(learnt) / 3 - 0.2
+    assert sum(rewards[-3:]) / 3 > 0.8
 
 
 @pytest.mark.timeout(120)

@@ -77,14 +77,18 @@ def make_untrained_model(path: Path) -> Path:
 def make_trainer(
     model: Path, run_dir: Path, *, strategy: str, steps: int, **settings
 ) -> agl.Trainer:
-    """Return a trainer for the task."""
+    """Return a trainer for the task.
+
+    The rate is one at which all four topics are learnt: at 2e-3 one run in twenty-five drops the
+    right tool of a topic for good (with or without a restart), and its reward stays near 0.7.
+    """
     fields = {
         "model": str(model),
         "model_alias": "tiny",
         "group_size": 8,
         "batch_groups": 8,
         "steps": steps,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "advantage_scale": "group",
         "lora_rank": None,
         "max_tokens": 2,
