@@ -6,6 +6,7 @@ Only calls are kept apart here: what the store inside keeps per event loop stays
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -80,6 +81,8 @@ class LightningStoreThreaded(LightningStore):
         self.store = store
         safe = store.capabilities.get("thread_safe") or getattr(store, "is_loop_agnostic", False)
         self._lock = None if safe else CrossLoopLock()
+        # Compat 0.3.0: stores of users may know no waiting claims.
+        self._claims_wait = "wait_seconds" in inspect.signature(store.dequeue_rollout).parameters
         self._work = WaitLine()
 
     @property
@@ -99,10 +102,11 @@ class LightningStoreThreaded(LightningStore):
 
     async def _locked(self, call: Callable[[], Awaitable[Any]], *, write: bool) -> Any:
         if self._lock is None:
-            return await call()
-        async with self._lock:
             result = await call()
-        if write:
+        else:
+            async with self._lock:
+                result = await call()
+        if write and len(self._work):
             self._work.wake_all()
         return result
 
@@ -122,7 +126,7 @@ class LightningStoreThreaded(LightningStore):
         claim = functools.partial(
             self.store.dequeue_rollout, worker_id, **_given(lease_seconds, metadata)
         )
-        if self._lock is None:
+        if self._lock is None and self._claims_wait:
             return await claim(wait_seconds=wait_seconds)
         return await self._claim(claim, wait_seconds)
 
@@ -141,12 +145,12 @@ class LightningStoreThreaded(LightningStore):
             worker_id=worker_id,
             **_given(lease_seconds, metadata),
         )
-        if self._lock is None:
+        if self._lock is None and self._claims_wait:
             return await claim(wait_seconds=wait_seconds)
         return await self._claim(claim, wait_seconds)
 
     async def _claim(self, claim: Callable[[], Awaitable[Any]], wait_seconds: float) -> Any:
-        """Claim without holding the lock while there is nothing to claim."""
+        """Claim without holding the lock while there is nothing to claim; wait for it here."""
         end = monotonic() + wait_seconds
         while True:
             waiter = self._work.join()

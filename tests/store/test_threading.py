@@ -76,6 +76,27 @@ async def test_waiting_claims_work_on_a_store_that_cannot_wait():
     assert await store.dequeue_rollout(wait_seconds=0.01) is None
 
 
+class SafePlain(Plain):
+    """One that is safe to share, and still knows no waiting."""
+
+    @property
+    def capabilities(self):
+        return {"thread_safe": True, "async_safe": True}
+
+
+async def test_waiting_claims_work_on_a_safe_store_that_cannot_wait():
+    """A safe store is not asked for what it does not know, and its claims are woken too."""
+    store = LightningStoreThreaded(SafePlain())
+    assert await store.dequeue_rollout() is None
+    claim = asyncio.create_task(store.dequeue_rollout("w", wait_seconds=30))
+    many = asyncio.create_task(store.dequeue_many_rollouts(limit=2, wait_seconds=30))
+    await asyncio.sleep(0.01)
+    await store.enqueue_rollout("a")
+    await store.enqueue_rollout("b")
+    got = [await asyncio.wait_for(claim, 20), *(await asyncio.wait_for(many, 20))]
+    assert sorted(r.rollout_id for r in got) == ["a", "b"]
+
+
 def test_capabilities_and_endpoint_come_from_inside():
     """The wrapper adds safety to what the inner store can do, and nothing else."""
     store = LightningStoreThreaded(InMemoryLightningStore())

@@ -29,7 +29,9 @@ WAIT_COMPLETE_HEADER: Final = "x-agl-wait-complete"
 async def enqueue(exchange: Exchange) -> Sequence[Rollout]:
     """Put rollouts into the queue, in order."""
     requests = exchange.parse(EnqueueRequest).rollouts
-    return await exchange.store.enqueue_many_rollouts(requests) if requests else []
+    rollouts = await exchange.store.enqueue_many_rollouts(requests) if requests else []
+    exchange.site.work_came()
+    return rollouts
 
 
 async def dequeue(exchange: Exchange) -> Sequence[AttemptedRollout]:

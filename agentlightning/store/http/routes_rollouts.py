@@ -65,9 +65,11 @@ async def update_rollout(exchange: Exchange) -> Rollout:
     """Change the given fields of a rollout."""
     body = exchange.parse_optional(RolloutUpdate)
     reject_nulls(body, "status", "config")
-    return await exchange.store.update_rollout(
+    rollout = await exchange.store.update_rollout(
         exchange.path["rollout_id"], **_given(body, RolloutUpdate)
     )
+    exchange.site.work_came()
+    return rollout
 
 
 async def start_attempt(exchange: Exchange) -> AttemptedRollout:
@@ -102,11 +104,14 @@ async def update_attempt(exchange: Exchange) -> Attempt:
     """Change the given fields of an attempt."""
     body = exchange.parse_optional(AttemptUpdate)
     reject_nulls(body, *AttemptUpdate.model_fields)
-    return await exchange.store.update_attempt(
+    attempt = await exchange.store.update_attempt(
         exchange.path["rollout_id"],
         exchange.path["attempt_id"],
         **_given(body, AttemptUpdate),
     )
+    # An attempt that failed may have its rollout tried again.
+    exchange.site.work_came()
+    return attempt
 
 
 def _given(body: RolloutUpdate | AttemptUpdate, model: type[Any]) -> dict[str, Any]:
@@ -127,11 +132,13 @@ async def finish_rollout(exchange: Exchange) -> Rollout:
 async def fail_rollout(exchange: Exchange) -> Rollout:
     """Settle an attempt as failed."""
     body = exchange.parse_optional(FailRequest)
-    return await exchange.store.fail_rollout(
+    rollout = await exchange.store.fail_rollout(
         exchange.path["rollout_id"],
         exchange.path.get("attempt_id") or body.attempt_id,
         error=body.error,
     )
+    exchange.site.work_came()
+    return rollout
 
 
 _ROLLOUT: Final = "/rollouts/{rollout_id}"

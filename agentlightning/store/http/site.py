@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from agentlightning._internal.aio import WaitLine
 from agentlightning._internal.clock import monotonic
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.frame import StoreFrame
@@ -38,8 +39,9 @@ REJECTED_METRIC: Final = "agl.otlp.rejected"
 _NOTHING: Final = b"[]"
 """The answer to a claim that found no work: a repeat looks again."""
 
-FOREIGN_POLL_SECONDS: Final = 0.1
-"""How often a store that cannot wait is asked for work while a request waits."""
+FOREIGN_POLL_SECONDS: Final = 0.5
+"""How often a store that cannot wait is asked for work while a request waits, for work that did not
+come through the server."""
 
 
 class ReplayLedger:
@@ -136,6 +138,7 @@ class Site:
         """A claim that is cancelled while it waits has claimed nothing, or gives it back."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._can_wait: bool | None = None
+        self._work = WaitLine()
 
     def keeps_replies(self) -> bool:
         """Return whether the store answers repeats itself, as stores with replies do."""
@@ -168,10 +171,21 @@ class Site:
         # Compat 0.3.0: stores of users may lack the parameter, and can only be asked again.
         deadline = monotonic() + wait_seconds
         while True:
-            claims = await dequeue(**asked)
-            if claims or monotonic() >= deadline:
-                return claims
-            await self.pause(min(FOREIGN_POLL_SECONDS, deadline - monotonic()))
+            # Joining before asking closes the gap in which a wake-up would be lost.
+            waiter = self._work.join()
+            try:
+                claims = await dequeue(**asked)
+                left = deadline - monotonic()
+                if claims or left <= 0 or self.closing.is_set():
+                    return claims
+                await waiter.wait(min(FOREIGN_POLL_SECONDS, left))
+            finally:
+                self._work.leave(waiter)
+
+    def work_came(self) -> None:
+        """Have claims look again that wait for a store which cannot wait itself."""
+        if len(self._work):
+            self._work.wake_all()
 
     async def note_rejected(self, counts: Mapping[str, int]) -> None:
         """Count spans that were not stored, by reason."""
@@ -189,6 +203,7 @@ class Site:
     def begin_closing(self) -> None:
         """End waits and streams, so that the server can stop."""
         self.closing.set()
+        self.work_came()
 
     async def drain(self) -> None:
         """Wait for what requests left behind; called when the last one has been answered."""

@@ -1,10 +1,11 @@
 """Tests of what requests share: answers kept for repeats, and claims that go back."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from agentlightning.store.base import LightningStore
+from agentlightning.store.base import LightningStore, LightningStoreCapabilities
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
 from agentlightning.store.http import client_data
 from agentlightning.store.http.exchange import Reply
@@ -12,6 +13,7 @@ from agentlightning.store.http.site import ReplayLedger, Site
 from agentlightning.store.idempotency import idempotency_key
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.store.threading import LightningStoreThreaded
+from agentlightning.types import Rollout
 from tests.store.http.conftest import make_span
 
 
@@ -99,6 +101,66 @@ def test_stores_that_keep_replies():
     assert Site(LightningStoreThreaded(InMemoryLightningStore())).keeps_replies()
     assert not Site(LightningStoreThreaded(Plain())).keeps_replies()
     assert not Site(Plain()).keeps_replies()
+
+
+class Queue(LightningStore):
+    """A store of a user as 0.3.0 had them: its claims cannot wait."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.inner = InMemoryLightningStore()
+
+    @property
+    def capabilities(self) -> LightningStoreCapabilities:
+        return {"thread_safe": True, "async_safe": True}
+
+    async def enqueue_many_rollouts(self, rollouts: Any) -> Any:
+        return await self.inner.enqueue_many_rollouts(rollouts)
+
+    async def update_rollout(self, rollout_id: str, *args: Any, **kwargs: Any) -> Rollout:
+        return await self.inner.update_rollout(rollout_id, *args, **kwargs)
+
+    async def dequeue_many_rollouts(self, *, limit: int = 1, worker_id: str | None = None) -> Any:
+        self.asked += 1
+        return await self.inner.dequeue_many_rollouts(limit=limit, worker_id=worker_id)
+
+
+async def test_what_passes_the_server_wakes_claims_that_a_store_cannot_hold(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Such a store is asked again when work may have come, not all the time."""
+    monkeypatch.setattr("agentlightning.store.http.client_work.WAIT_SLICE_SECONDS", 3600)
+    monkeypatch.setattr("agentlightning.store.http.site.FOREIGN_POLL_SECONDS", 3600)
+    monkeypatch.setattr("agentlightning.store.http.routes_queue.DEQUEUE_SLICE_SECONDS", 3600)
+    store = Queue()
+    server = LightningStoreServer(store, port=0)
+    await server.start()
+    client = LightningStoreClient(server.endpoint)
+
+    async def waiting() -> asyncio.Task[Any]:
+        asked = store.asked
+        claim = asyncio.create_task(client.dequeue_rollout("w", wait_seconds=30))
+        while store.asked == asked:
+            await asyncio.sleep(0.005)
+        return claim
+
+    try:
+        claim = await waiting()
+        rollout = await client.enqueue_rollout("work")
+        assert (await asyncio.wait_for(claim, 10)).rollout_id == rollout.rollout_id
+        claim = await waiting()
+        await client.update_rollout(rollout.rollout_id, status="requeuing")
+        assert (await asyncio.wait_for(claim, 10)).attempt.sequence_id == 2
+        assert store.asked == 4
+        claim = await waiting()
+        # A claim that waits does not keep the server from its end.
+        await asyncio.wait_for(server.stop(), 10)
+        claim.cancel()
+        await asyncio.wait({claim})
+    finally:
+        await client.close()
+        await server.stop()
+        await store.inner.close()
 
 
 async def test_a_caller_names_one_request(server: LightningStoreServer):
