@@ -24,7 +24,7 @@ from agentlightning.errors import (
     UpstreamError,
 )
 from agentlightning.gateway.budget import CallBudget, tokens_of
-from agentlightning.gateway.dialects.base import Dialect, Exchange
+from agentlightning.gateway.dialects.base import Dialect, Exchange, ModelCall
 from agentlightning.gateway.dialects.translated import read_error
 from agentlightning.gateway.failure import CallFailure, code_of_answer
 from agentlightning.gateway.jsontext import parse_json, write_json
@@ -166,7 +166,9 @@ class CapturedCall:
             await services.gate.enter(services.pause_wait_seconds)
             self._entered = True
         conversation = "/".join(self._attempt) if self._attempt else None
-        exchange = self._dialect.begin(body, self._request.body, route, conversation)
+        exchange = self._dialect.begin(
+            ModelCall(request=body, body=self._request.body, route=route, conversation=conversation)
+        )
         self._exchange = exchange
         record.chat_request = exchange.chat_request
         response = await route.upstream.send(self._upstream_request(exchange))

@@ -12,7 +12,7 @@ from agentlightning.gateway.dialects.anthropic_error import (
 )
 from agentlightning.gateway.dialects.anthropic_native import NativeMessageExchange
 from agentlightning.gateway.dialects.anthropic_request import to_chat_request
-from agentlightning.gateway.dialects.base import Dialect, Exchange
+from agentlightning.gateway.dialects.base import Dialect, Exchange, ModelCall
 from agentlightning.gateway.dialects.translated import TranslatedExchange, read_error
 from agentlightning.gateway.models import ModelRoute
 
@@ -26,16 +26,10 @@ class AnthropicMessagesDialect(Dialect):
     paths = frozenset({"/v1/messages"})
     is_translated = True
 
-    def begin(
-        self,
-        request: dict[str, Any],
-        body: bytes,
-        route: ModelRoute,
-        conversation: str | None = None,
-    ) -> Exchange:
-        if is_native(route):
-            return NativeMessageExchange(request, body, route)
-        return _TranslatedMessageExchange(request, route)
+    def begin(self, call: ModelCall) -> Exchange:
+        if is_native(call.route):
+            return NativeMessageExchange(call.request, call.body, call.route)
+        return _TranslatedMessageExchange(call.request, call.route)
 
     def error_body(self, message: str, *, error_type: str, code: str) -> bytes:
         return error_body(message, error_type=error_type, code=code)

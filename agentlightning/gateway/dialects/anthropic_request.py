@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from agentlightning.errors import RequestError
 from agentlightning.gateway.dialects.anthropic_blocks import to_chat_messages
+from agentlightning.gateway.dialects.chat_request import SAMPLING, Parameters, let_think
 from agentlightning.gateway.dialects.request_check import (
-    SAMPLING,
     Members,
     Neutral,
     check_members,
@@ -21,7 +20,6 @@ from agentlightning.gateway.dialects.request_check import (
 
 __all__ = ["to_chat_request"]
 
-_SAME = SAMPLING | {"max_tokens"}
 _WITHOUT_INFLUENCE = {
     "metadata",
     "service_tier",
@@ -68,20 +66,11 @@ def to_chat_request(request: Members, *, trained: bool) -> Members:
             error_code="thread_unsupported_request",
             param="thread",
         )
-    chat: Members = {key: value for key, value in request.items() if key in _SAME}
-    chat["messages"] = to_chat_messages(request.get("system"), request.get("messages"))
-    if request.get("stream"):
-        chat["stream"] = True
-        chat["stream_options"] = {"include_usage": True}
-    for key, convert in _CONVERTERS.items():
-        if request.get(key) is not None:
-            chat.update(convert(request[key]))
+    messages = to_chat_messages(request.get("system"), request.get("messages"))
+    chat = _PARAMETERS.convert(request, messages)
     if trained and request.get("thinking") is not None:
-        thinks = read_object("thinking", request["thinking"]).get("type") != "disabled"
-        kwargs = chat.get("chat_template_kwargs") or {}
-        chat["chat_template_kwargs"] = {"enable_thinking": thinks, **kwargs}
-    known = _SAME | _WITHOUT_INFLUENCE | set(_CONVERTERS)
-    check_members("", request, known | {"system", "messages", "stream", "thinking"}, _NEUTRAL)
+        thinking = read_object("thinking", request["thinking"])
+        let_think(chat, thinking.get("type") != "disabled")
     return chat
 
 
@@ -152,10 +141,15 @@ def _output_format(value: Any) -> Members:
     return {"response_format": {"type": "json_schema", "json_schema": described}}
 
 
-_CONVERTERS: dict[str, Callable[[Any], Members]] = {
-    "stop_sequences": _stops,
-    "tools": _tools,
-    "tool_choice": _tool_choice,
-    "output_config": _output_config,
-    "output_format": _output_format,
-}
+_PARAMETERS = Parameters(
+    same=SAMPLING | {"max_tokens"},
+    converters={
+        "stop_sequences": _stops,
+        "tools": _tools,
+        "tool_choice": _tool_choice,
+        "output_config": _output_config,
+        "output_format": _output_format,
+    },
+    others=frozenset({"system", "messages", "thinking"} | _WITHOUT_INFLUENCE),
+    neutral=_NEUTRAL,
+)

@@ -14,7 +14,7 @@ from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
 from agentlightning.types.call import CallChoice
 
-__all__ = ["CapturedAnswer", "Dialect", "Exchange"]
+__all__ = ["CapturedAnswer", "Dialect", "Exchange", "ModelCall"]
 
 
 @dataclass(slots=True)
@@ -25,6 +25,20 @@ class CapturedAnswer:
     prompt_token_ids: list[int] = field(default_factory=list[int])
     choices: list[CallChoice] = field(default_factory=list[CallChoice])
     usage: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """What a client asks, and of whom."""
+
+    request: dict[str, Any]
+    """The parsed body."""
+    body: bytes
+    """The body as the client sent it."""
+    route: ModelRoute
+    """Where the call goes."""
+    conversation: str | None = None
+    """Names the attempt that calls, for dialects that remember what they said to it."""
 
 
 class Exchange(ABC):
@@ -106,21 +120,8 @@ class Dialect(ABC):
     """Model servers may not speak it, so that even calls which nobody records need an exchange."""
 
     @abstractmethod
-    def begin(
-        self,
-        request: dict[str, Any],
-        body: bytes,
-        route: ModelRoute,
-        conversation: str | None = None,
-    ) -> Exchange:
-        """Return the exchange for one request.
-
-        Args:
-            request: The parsed body.
-            body: The body as the client sent it.
-            route: Where the call goes.
-            conversation: Names the attempt that calls, for dialects that remember what they
-                said to it.
+    def begin(self, call: ModelCall) -> Exchange:
+        """Return the exchange for one call.
 
         Raises:
             RequestError: The request cannot be served.

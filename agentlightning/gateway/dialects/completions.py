@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from agentlightning.errors import RequestError
-from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange
+from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange, ModelCall
 from agentlightning.gateway.dialects.choice import ChoiceCapture
 from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect, OpenAIExchange
 from agentlightning.gateway.models import ModelRoute
@@ -24,14 +24,8 @@ class CompletionsDialect(OpenAIDialect):
     name = "openai.completions"
     paths = frozenset({"/v1/completions"})
 
-    def begin(
-        self,
-        request: dict[str, Any],
-        body: bytes,
-        route: ModelRoute,
-        conversation: str | None = None,
-    ) -> Exchange:
-        return _CompletionExchange(request, body, route)
+    def begin(self, call: ModelCall) -> Exchange:
+        return _CompletionExchange(call.request, call.body, call.route)
 
 
 class _CompletionExchange(OpenAIExchange):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentlightning.gateway.dialects.base import Exchange
+from agentlightning.gateway.dialects.base import Exchange, ModelCall
 from agentlightning.gateway.dialects.choice import ChoiceCapture
 from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect, OpenAIExchange
 from agentlightning.gateway.models import ModelRoute
@@ -18,14 +18,8 @@ class OpenAIChatDialect(OpenAIDialect):
     name = "openai.chat"
     paths = frozenset({"/v1/chat/completions"})
 
-    def begin(
-        self,
-        request: dict[str, Any],
-        body: bytes,
-        route: ModelRoute,
-        conversation: str | None = None,
-    ) -> Exchange:
-        return ChatExchange(request, body, route)
+    def begin(self, call: ModelCall) -> Exchange:
+        return ChatExchange(call.request, call.body, call.route)
 
 
 class ChatExchange(OpenAIExchange):

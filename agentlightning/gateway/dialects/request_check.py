@@ -8,7 +8,6 @@ from typing import Any, NoReturn, cast
 from agentlightning.errors import RequestError
 
 __all__ = [
-    "SAMPLING",
     "Members",
     "Neutral",
     "check_members",
@@ -23,26 +22,6 @@ __all__ = [
 Members = dict[str, Any]
 Neutral = Mapping[str, tuple[Any, ...]]
 """By member, the values that ask for nothing."""
-
-SAMPLING = frozenset(
-    {
-        "model",
-        "temperature",
-        "top_p",
-        # Known to model servers by these names, whatever the format; clients send them as extras.
-        "top_k",
-        "seed",
-        "min_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "repetition_penalty",
-        "logit_bias",
-        "stop_token_ids",
-        "ignore_eos",
-        "chat_template_kwargs",
-    }
-)
-"""Parameters that mean the same in chat completions."""
 
 _EVERYWHERE = frozenset({"type", "cache_control", "prompt_cache_breakpoint"})
 """Members of any object: its kind, and what changes the price of an answer but not the answer."""

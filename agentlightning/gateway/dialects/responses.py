@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from agentlightning._internal.ids import generate_id
-from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange
+from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange, ModelCall
 from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect
 from agentlightning.gateway.dialects.request_check import Members, read_text, refuse
 from agentlightning.gateway.dialects.responses_answer import ResponseWriter, error_event
@@ -33,16 +31,10 @@ class ResponsesDialect(OpenAIDialect):
     def __init__(self, memory: ResponseMemory | None = None) -> None:
         self._memory = memory or ResponseMemory()
 
-    def begin(
-        self,
-        request: dict[str, Any],
-        body: bytes,
-        route: ModelRoute,
-        conversation: str | None = None,
-    ) -> Exchange:
-        if is_native(route):
-            return NativeResponseExchange(request, body, route)
-        return _TranslatedResponseExchange(request, route, self._memory, conversation)
+    def begin(self, call: ModelCall) -> Exchange:
+        if is_native(call.route):
+            return NativeResponseExchange(call.request, call.body, call.route)
+        return _TranslatedResponseExchange(call, self._memory)
 
     def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
         return error_event(message, error_type=error_type, code=code)
@@ -57,9 +49,8 @@ def is_native(route: ModelRoute) -> bool:
 
 
 class _TranslatedResponseExchange(TranslatedExchange):
-    def __init__(
-        self, request: Members, route: ModelRoute, memory: ResponseMemory, conversation: str | None
-    ) -> None:
+    def __init__(self, call: ModelCall, memory: ResponseMemory) -> None:
+        request, route, conversation = call.request, call.route, call.conversation
         asked = read_items(request.get("input"), lambda name: memory.item(name, conversation))
         previous = None
         if request.get("previous_response_id"):

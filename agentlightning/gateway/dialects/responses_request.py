@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from agentlightning.gateway.dialects.chat_request import SAMPLING, Parameters, let_think
 from agentlightning.gateway.dialects.request_check import (
-    SAMPLING,
     Members,
     Neutral,
     check_members,
@@ -23,7 +23,6 @@ __all__ = ["LOGPROBS", "SEALED_THOUGHTS", "includes", "to_chat_request"]
 LOGPROBS = "message.output_text.logprobs"
 SEALED_THOUGHTS = "reasoning.encrypted_content"
 
-_SAME = SAMPLING | {"stop"}
 _WITHOUT_INFLUENCE = {
     "metadata",
     "store",
@@ -39,7 +38,7 @@ _WITHOUT_INFLUENCE = {
 }
 """Parameters that change no answer: who is asked and who asks, how soon, and what is kept."""
 
-_ELSEWHERE = {"input", "instructions", "previous_response_id", "stream", "top_logprobs"}
+_ELSEWHERE = {"input", "instructions", "previous_response_id", "top_logprobs"}
 """Parameters that are dealt with, though not one by one."""
 
 _NEUTRAL: Neutral = {"background": (False,), "context_management": ([],), "image": ({},)}
@@ -78,14 +77,7 @@ def to_chat_request(request: Members, items: Sequence[Item], *, trained: bool) -
     instructions = request.get("instructions")
     if instructions is not None:
         read_text("", request, "instructions")
-    chat: Members = {key: value for key, value in request.items() if key in _SAME}
-    chat["messages"] = to_chat_messages(instructions, items)
-    if request.get("stream"):
-        chat["stream"] = True
-        chat["stream_options"] = {"include_usage": True}
-    for key, convert in _CONVERTERS.items():
-        if request.get(key) is not None:
-            chat.update(convert(request[key]))
+    chat = _PARAMETERS.convert(request, to_chat_messages(instructions, items))
     if "tools" not in chat:
         # Servers refuse what is said about tools where there are none.
         chat = {key: value for key, value in chat.items() if key not in _OF_TOOLS}
@@ -95,12 +87,9 @@ def to_chat_request(request: Members, items: Sequence[Item], *, trained: bool) -
             chat["top_logprobs"] = request["top_logprobs"]
     effort = chat.get("reasoning_effort")
     if trained and effort is not None:
-        kwargs = chat.get("chat_template_kwargs") or {}
-        chat["chat_template_kwargs"] = {"enable_thinking": effort != "none", **kwargs}
+        let_think(chat, effort != "none")
         if effort == "none":
             del chat["reasoning_effort"]
-    known = _SAME | _WITHOUT_INFLUENCE | _ELSEWHERE | set(_CONVERTERS)
-    check_members("", request, known, _NEUTRAL)
     return chat
 
 
@@ -225,14 +214,19 @@ def _stream_options(value: Any) -> Members:
 
 
 _OF_TOOLS = frozenset({"tool_choice", "parallel_tool_calls"})
-_CONVERTERS: dict[str, Callable[[Any], Members]] = {
-    "include": _include,
-    "max_output_tokens": _limit,
-    "parallel_tool_calls": _parallel,
-    "reasoning": _reasoning,
-    "stream_options": _stream_options,
-    "text": _text,
-    "tool_choice": _tool_choice,
-    "tools": _tools,
-    "truncation": _truncation,
-}
+_PARAMETERS = Parameters(
+    same=SAMPLING | {"stop"},
+    converters={
+        "include": _include,
+        "max_output_tokens": _limit,
+        "parallel_tool_calls": _parallel,
+        "reasoning": _reasoning,
+        "stream_options": _stream_options,
+        "text": _text,
+        "tool_choice": _tool_choice,
+        "tools": _tools,
+        "truncation": _truncation,
+    },
+    others=frozenset(_WITHOUT_INFLUENCE | _ELSEWHERE),
+    neutral=_NEUTRAL,
+)

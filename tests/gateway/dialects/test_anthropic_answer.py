@@ -7,7 +7,7 @@ import pytest
 
 from agentlightning.errors import UpstreamError
 from agentlightning.gateway.dialects.anthropic import AnthropicMessagesDialect
-from agentlightning.gateway.dialects.base import Exchange
+from agentlightning.gateway.dialects.base import Exchange, ModelCall
 from agentlightning.gateway.http_upstream import HttpUpstream
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import EventSplitter
@@ -24,7 +24,8 @@ def begin(**members: Any) -> Exchange:
     """Return an exchange with a server of chat completions."""
     request = {**ASK, **members}
     route = ModelRoute(upstream=HttpUpstream("http://server/v1"), model="real")
-    return AnthropicMessagesDialect().begin(request, json.dumps(request).encode(), route)
+    body = json.dumps(request).encode()
+    return AnthropicMessagesDialect().begin(ModelCall(request=request, body=body, route=route))
 
 
 def whole(message: dict[str, Any], **choice: Any) -> dict[str, Any]:

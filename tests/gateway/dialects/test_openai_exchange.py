@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentlightning.gateway.dialects.base import Exchange
+from agentlightning.gateway.dialects.base import Exchange, ModelCall
 from agentlightning.gateway.dialects.completions import CompletionsDialect
 from agentlightning.gateway.dialects.openai_chat import OpenAIChatDialect
 from agentlightning.gateway.http_upstream import HttpUpstream
@@ -18,7 +18,8 @@ def exchange(request: dict[str, Any], **route: Any) -> Exchange:
     capabilities = UpstreamCapabilities(token_ids=True, logprobs=True)
     upstream = HttpUpstream("http://server/v1", capabilities=capabilities)
     body = json.dumps(request).encode()
-    return dialect.begin(request, body, ModelRoute(upstream=upstream, model="real", **route))
+    to = ModelRoute(upstream=upstream, model="real", **route)
+    return dialect.begin(ModelCall(request=request, body=body, route=to))
 
 
 def answer(*choices: dict[str, Any], **members: Any) -> bytes:
