@@ -11,7 +11,7 @@ from agentlightning._internal.clock import now
 from agentlightning.store.base import is_running
 from agentlightning.store.faults import Finding, find_faults
 from agentlightning.store.inventory import Inventory, take_inventory
-from agentlightning.store.lifecycle import is_ended, rollout_status_after
+from agentlightning.store.lifecycle import OUTCOME_KEY, is_ended, rollout_status_after
 from agentlightning.store.transfer import FAULT_KIND, read_records
 from agentlightning.types import AttemptedRollout, RolloutStatus
 
@@ -155,7 +155,15 @@ async def _settle(case: _Case) -> bool:
 
 async def _end_attempt(case: _Case) -> bool:
     rollout_id, attempt_id = case.finding.subject
-    await case.store.update_attempt(rollout_id, attempt_id, status="unresponsive")
+    attempts = await case.store.query_attempts(rollout_id)
+    attempt = next((each for each in attempts if each.attempt_id == attempt_id), None)
+    if attempt is None or is_ended(attempt):
+        return False
+    if attempt.sequence_id == max(each.sequence_id for each in attempts):
+        await case.store.update_attempt(rollout_id, attempt_id, status="unresponsive")
+    else:
+        metadata = {OUTCOME_KEY: "interrupted", **(attempt.metadata or {})}
+        await case.store.update_attempt(rollout_id, attempt_id, "failed", metadata=metadata)
     return True
 
 

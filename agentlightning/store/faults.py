@@ -196,12 +196,14 @@ def _open_attempts(inventory: Inventory, now: float, grace_seconds: float) -> It
             if rollout.status in _ACTIVE and attempt is latest:
                 continue
             silent = now - attempt.alive_time
+            # Who starts an attempt ends the one before: that it is open is an old version's doing.
+            overtaken = attempt is not latest
             yield Finding(
                 "open_attempt",
                 (rollout_id, attempt.attempt_id),
                 _why_open(rollout.status, attempt, latest, silent),
                 serious=False,
-                repairable=silent > grace_seconds,
+                repairable=overtaken or silent > grace_seconds,
             )
 
 

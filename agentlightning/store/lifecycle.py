@@ -26,6 +26,7 @@ __all__ = [
     "ATTEMPT_TRANSITIONS",
     "LATE_STATUS_KEY",
     "LOST_WORKERS_ALLOWED",
+    "OUTCOME_KEY",
     "REOPENABLE",
     "ROLLOUT_TRANSITIONS",
     "Outcome",

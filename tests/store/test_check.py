@@ -76,3 +76,29 @@ async def test_shared_contents_stay_while_somebody_uses_them(path):
     assert connection.execute("SELECT count(*) FROM contents").fetchone() == (0,)
     connection.close()
     assert await found(path) == (set(), set())
+
+
+async def test_overtaken_attempts_are_ended(path):
+    """An attempt that an old version left open beside its successor ends as it would today."""
+    store = SQLiteLightningStore(path)
+    first = await store.start_rollout(1, rollout_id="ro-b", worker_id="w-1")
+    await store.update_attempt("ro-b", first.attempt.attempt_id, metadata={"own": 1})
+    await store.start_attempt("ro-b", "w-2")
+    await store.close()
+    change(
+        path,
+        "UPDATE attempts SET status = 'running', end_time = NULL, body = '{\"metadata\":{\"own\":1}}' "
+        "WHERE rollout_id = 'ro-b' AND sequence_id = 1",
+    )
+    assert await found(path) == ({"open_attempt"}, set())
+    assert await found(path, repair=True) == (set(), {"open_attempt"})
+    store = SQLiteLightningStore(path)
+    overtaken, latest = await store.query_attempts("ro-b")
+    assert (overtaken.status, overtaken.metadata) == (
+        "failed",
+        {"own": 1, "outcome": "interrupted"},
+    )
+    assert overtaken.end_time is not None
+    assert latest.status == "preparing"
+    assert (await store.get_rollout_by_id("ro-b")).status == "preparing"
+    await store.close()
