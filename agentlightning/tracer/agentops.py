@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, Status, StatusCode, get_current_span
 
 from agentlightning._internal.extra import require_extra
 from agentlightning.instrumentation.agentops import (
@@ -89,7 +89,9 @@ class AgentOpsTracer(OtelTracer):
         return _session(name or "agent") if self.agentops_managed else nullcontext()
 
     def get_langchain_handler(self, tags: list[str] | None = None) -> Any:
-        """Return AgentOps' LangChain callback handler.
+        """Return AgentOps' LangChain callback handler; its spans go below the current span.
+
+        Make one for each rollout, inside its trace context.
 
         Args:
             tags: Labels for its spans.
@@ -99,7 +101,10 @@ class AgentOpsTracer(OtelTracer):
         """
         require_extra("agentops", "langchain_core")
         module = importlib.import_module("agentops.integration.callbacks.langchain")
-        return module.LangchainCallbackHandler(tags=tags or [])
+        handler = module.LangchainCallbackHandler(tags=tags or [], auto_session=False)
+        # Not the span itself: the handler would end it as it goes.
+        handler.session_span = NonRecordingSpan(get_current_span().get_span_context())
+        return handler
 
     get_langchain_callback_handler = get_langchain_handler
 

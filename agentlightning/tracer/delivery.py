@@ -19,7 +19,8 @@ class Delivery:
     """Spans given up."""
     pending: int = 0
     """Spans announced and neither stored nor given up."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Reentrant: garbage that is collected inside may announce a span as it goes.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _waiters: list["Future[None]"] = field(default_factory=list["Future[None]"])
 
     def announce(self) -> None:

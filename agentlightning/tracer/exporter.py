@@ -42,6 +42,7 @@ class StoreExporter:
         self._lanes: dict[tuple[int, int], Lane] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopping = False
 
     def lane(self, store: "LightningStore", home: asyncio.AbstractEventLoop | None = None) -> Lane:
         """Return the lane to a store, always the same one for the same arguments.
@@ -62,7 +63,15 @@ class StoreExporter:
             return lane
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "Future[None]":
-        """Run a coroutine on the export loop, starting the thread if need be."""
+        """Run a coroutine on the export loop, starting the thread if need be.
+
+        In the export thread, while it ends, the coroutine is closed and its future stays open.
+        """
+        if threading.current_thread() is self._thread and self._stopping:
+            # Garbage that ends a span as it goes, here. `shutdown` holds the lock and waits for
+            # this thread, so the lock cannot be had; it will count what is queued as dropped.
+            coroutine.close()
+            return Future()
         with self._lock:
             loop = self._ensure_loop()
             return asyncio.run_coroutine_threadsafe(coroutine, loop)
@@ -118,9 +127,11 @@ class StoreExporter:
         with self._lock:
             if loop is None or thread is None or self._loop is not loop:
                 return
+            self._stopping = True
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             self._loop = self._thread = None
+            self._stopping = False
             for lane in lanes:
                 lane.abandon()
 

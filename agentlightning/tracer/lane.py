@@ -70,7 +70,8 @@ class Lane:
         """Set while the home loop's own thread waits for this lane; then it is not called."""
         self._options = options
         self._spawn = spawn
-        self._lock = threading.Lock()
+        # Reentrant, since garbage that is collected inside may end a span as it goes.
+        self._lock = threading.RLock()
         self._queue: deque[Item] = deque()
         self._running = False
         self._urgent = False
@@ -84,16 +85,17 @@ class Lane:
     def put(self, delivery: Delivery, span: Span) -> None:
         """Queue one span, or drop it when the queue is full; never blocks."""
         delivery.announce()
+        item = (delivery, span)
         with self._lock:
             full = len(self._queue) >= self._options.max_queued_spans
             start = not full and not self._running
             if not full:
-                self._queue.append((delivery, span))
+                self._queue.append(item)
             if start:
                 self._running = True
                 self.idle.clear()
         if full:
-            self._drop([(delivery, span)], "queue is full")
+            self._drop([item], "queue is full")
         elif start:
             self._spawn(self._drain())
 
@@ -129,6 +131,8 @@ class Lane:
                 if not batch:
                     self._running = self._urgent = False
                     self.idle.set()
+                    if self._running:
+                        self.idle.clear()
                     return
             await self._deliver(batch)
 

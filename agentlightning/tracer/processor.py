@@ -62,7 +62,7 @@ class LightningSpanProcessor(SpanProcessor):
         # Values are weak, and a live span holds its scope itself: a span that never ends keeps
         # nothing here once it is gone.
         self._started: weakref.WeakValueDictionary[int, TraceScope] = weakref.WeakValueDictionary()
-        self._count_lock = threading.Lock()
+        self._count_lock = threading.RLock()
         self.unattributed = 0
         """Spans that started outside of every trace context, and were ignored."""
 

@@ -37,7 +37,8 @@ class TraceScope:
     )
     """For each provider's resource, by identity: itself, and ours with this attempt's ids."""
     _spans: list[Span] = field(default_factory=list[Span])
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Reentrant: garbage that is collected inside may end a span of the same scope as it goes.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def record(self, span: Span) -> None:
         """Keep an ended span and send it on its way to the store; never blocks."""

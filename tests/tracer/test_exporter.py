@@ -122,3 +122,33 @@ def test_a_forked_child_starts_afresh():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     exporter.shutdown()
     asyncio.run(store.close())
+
+
+def test_a_span_that_ends_in_the_export_thread_as_it_stops_is_counted():
+    """Garbage may end a span in any thread, also in the one that the shutdown waits for."""
+    store = InMemoryLightningStore(thread_safe=True)
+    ids = asyncio.run(rollout_of(store))
+    exporter = StoreExporter()
+    delivery = Delivery(*ids)
+    lane = exporter.lane(store)
+    waiting = threading.Event()
+
+    async def end_a_span_when_cancelled():
+        try:
+            waiting.set()
+            await asyncio.sleep(3600)
+        finally:
+            lane.put(delivery, span(*ids))
+
+    exporter.spawn(end_a_span_when_cancelled())
+    assert waiting.wait(10)
+    stopper = threading.Thread(target=exporter.shutdown, daemon=True)
+    stopper.start()
+    stopper.join(10)
+    assert not stopper.is_alive()
+    assert (delivery.sent, delivery.dropped, delivery.pending) == (0, 1, 0)
+    lane.put(delivery, span(*ids))
+    assert exporter.flush([delivery], timeout=10)
+    assert delivery.sent == 1
+    exporter.shutdown()
+    asyncio.run(store.close())
