@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from agentlightning.semconv import LightningSpanAttributes
 from agentlightning.types.tracer import Span, SpanLike
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["Adapter", "OtelTraceAdapter", "TraceAdapter", "own_spans"]
+__all__ = ["Adapter", "OtelTraceAdapter", "TraceAdapter", "in_time", "own_spans"]
 
 T_from = TypeVar("T_from")
 T_to = TypeVar("T_to")
@@ -32,6 +33,11 @@ class OtelTraceAdapter(Adapter[Sequence["ReadableSpan"], T_to], Generic[T_to]):
 
 class TraceAdapter(Adapter[Sequence[Span], T_to], Generic[T_to]):
     """An adapter of spans as the store keeps them."""
+
+
+def in_time(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans that arrived before their attempt ended; nothing of it changes after."""
+    return [s for s in spans if not s.attributes.get(LightningSpanAttributes.LATE.value)]
 
 
 def own_spans(spans: Sequence[SpanLike]) -> list[Span]:

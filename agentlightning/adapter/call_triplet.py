@@ -6,8 +6,9 @@ from agentlightning.adapter.llm_span import image_urls
 from agentlightning.types.call import CallRecord
 from agentlightning.types.rollout import Triplet
 
-__all__ = ["call_to_triplet", "prompt_of"]
+__all__ = ["call_to_triplet", "chat_prompt", "prompt_ids", "prompt_of"]
 
+_COMPLETIONS = "openai.completions"
 _PROMPT_KEYS = ("messages", "prompt", "input")
 """Where chat completions, completions and responses say what they ask."""
 
@@ -41,7 +42,7 @@ def call_to_triplet(call: CallRecord, agent_name: str) -> Triplet:
         response["logprobs"] = [{"logprob": value} for value in first.logprobs]
     return Triplet(
         prompt={
-            "token_ids": call.prompt_token_ids,
+            "token_ids": prompt_ids(call),
             "raw_content": prompt,
             "image_urls": image_urls(prompt),
         },
@@ -57,6 +58,25 @@ def call_to_triplet(call: CallRecord, agent_name: str) -> Triplet:
             "agent_name": call.role or agent_name,
         },
     )
+
+
+def prompt_ids(call: CallRecord) -> list[int]:
+    """Return the prompt that the first choice answers, which may be one of several."""
+    own = call.choices[0].prompt_token_ids if call.choices else None
+    return call.prompt_token_ids if own is None else own
+
+
+def chat_prompt(call: CallRecord) -> Any:
+    """Return what a call asked, as messages or as the text of a plain completion.
+
+    None when there is no text: the client sent token ids, or said nothing.
+    """
+    prompt = prompt_of(call)
+    if call.chat_request is None and call.dialect == _COMPLETIONS and isinstance(prompt, list):
+        # The first of several prompts, which is the one that the first choice answers.
+        prompt = prompt[0] if prompt else None
+        return prompt if isinstance(prompt, str) else None
+    return prompt
 
 
 def _without_prompt(call: CallRecord) -> dict[str, Any]:

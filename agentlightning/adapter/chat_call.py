@@ -7,7 +7,7 @@ from typing import Any, cast
 from agentlightning.adapter.agents import agents_of
 from agentlightning.adapter.attribute_values import as_mapping
 from agentlightning.adapter.call_spans import one_per_call
-from agentlightning.adapter.call_triplet import prompt_of
+from agentlightning.adapter.call_triplet import chat_prompt
 from agentlightning.adapter.calls import named_calls
 from agentlightning.adapter.content import Members
 from agentlightning.adapter.conventions import genai_events, genai_indexed
@@ -74,13 +74,14 @@ def _from_record(
     call: CallRecord, span: Span, role: str | None, reasoning: bool
 ) -> ChatCall | None:
     answers = [choice for choice in call.choices if choice.message]
-    if not (call.trained and call.outcome == "ok" and answers):
+    prompt = chat_prompt(call)
+    if not (call.trained and call.outcome == "ok" and answers) or prompt is None:
         return None
     request = call.chat_request or call.request
     answer = cast("Members", answers[0].message)
     return ChatCall(
         span_id=span.span_id,
-        messages=normal_messages(prompt_of(call), answer, reasoning=reasoning),
+        messages=normal_messages(prompt, answer, reasoning=reasoning),
         tools=normal_tools(request),
         agent=role,
         model=call.model or None,

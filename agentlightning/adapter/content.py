@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from agentlightning.adapter.attribute_values import as_mapping
 
-__all__ = ["Content", "Members", "read_content", "text_of"]
+__all__ = ["ITEM_KINDS", "Content", "Members", "read_content", "text_of"]
 
 Members = dict[str, Any]
 
@@ -18,6 +18,8 @@ _TEXT_KINDS = frozenset({"text", "input_text", "output_text", "summary_text", "r
 _REASONING_KINDS = frozenset({"thinking", "reasoning", "reasoning_content"})
 _CALL_KINDS = frozenset({"tool_use", "server_tool_use", "tool_call", "function_call"})
 _RESULT_KINDS = frozenset({"tool_result", "tool_call_response", "function_call_output"})
+ITEM_KINDS = frozenset({"function_call", "function_call_output", "reasoning"})
+"""Kinds that stand among messages as items of their own, as in the API of responses."""
 _CALL_IDS = ("id", "call_id", "tool_use_id", "tool_call_id")
 _DETAILS = frozenset({"auto", "low", "high"})
 _AUDIO_FORMATS = frozenset({"wav", "mp3"})

@@ -1,5 +1,6 @@
 """Why a rollout cannot be learnt from: what its trace holds, and what it lacks. Pure functions."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -173,7 +174,8 @@ def _lack_of_calls(
     left = [call for call in left if agents is None or re.search(agents, _name(call))]
     if not left:
         return Lack.OTHER_AGENTS
-    has_ids = any(c.prompt_token_ids and any(x.token_ids for x in c.choices) for c in left)
+    parts = itertools.chain.from_iterable(call.by_prompt() for call in left)
+    has_ids = any(p.prompt_token_ids and any(c.token_ids for c in p.choices) for p in parts)
     return None if has_ids else Lack.NO_TOKEN_IDS
 
 

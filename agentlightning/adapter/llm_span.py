@@ -71,9 +71,9 @@ def is_llm_call(span: Span) -> bool:
 
 
 def is_trainable(span: Span) -> bool:
-    """Return False for calls that our gateway says failed, or that are a judge's."""
+    """Return False for calls that our gateway says failed, were not answered, or are a judge's."""
     call = read_call(span)
-    return call is None or (call.trained and call.outcome == "ok")
+    return call is None or (call.trained and call.outcome == "ok" and bool(call.choices))
 
 
 def response_id(span: Span) -> str | None:

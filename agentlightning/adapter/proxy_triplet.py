@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentlightning.adapter.base import TraceAdapter, own_spans
+from agentlightning.adapter.call_triplet import prompt_ids
 from agentlightning.adapter.calls import read_call
 from agentlightning.adapter.llm_span import integer_list, nested
 from agentlightning.adapter.rewards import get_reward_value
@@ -86,7 +87,7 @@ def _proxy_call(span: Span) -> _ProxyCall | None:
     if record is not None:
         usable = record.trained and record.outcome == "ok" and record.choices
         found = _ProxyCall(
-            record.prompt_token_ids,
+            prompt_ids(record),
             record.choices[0].token_ids if usable else [],
             record.response_id,
         )

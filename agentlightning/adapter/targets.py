@@ -73,7 +73,9 @@ def _targets(spans: Sequence[Span], links: Sequence[LinkPydanticModel]) -> list[
     name_key = CallAttributes.AGENT_NAME.value
     names = [link.value_match for link in links if link.key_match == name_key]
     others = [link for link in links if link.key_match != name_key]
-    matching = query_linked_spans(spans, others)
+    wanted = {link.value_match for link in others if link.key_match == "span_id"}
+    near = [span for span in spans if span.span_id in wanted] if wanted else spans
+    matching = query_linked_spans(near, others)
     return [
         span
         for span in matching

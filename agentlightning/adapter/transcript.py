@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from agentlightning.adapter.attribute_values import as_mapping
-from agentlightning.adapter.content import Content, Members, read_content
+from agentlightning.adapter.content import ITEM_KINDS, Content, Members, read_content
 
 __all__ = ["normal_messages", "normal_tools"]
 
@@ -52,10 +52,15 @@ class _Conversation:
         """For each message with calls, by its place: id of the call to its result."""
         self._made_ids = 0
         self._previous: str | None = None
+        self._thoughts: list[str] = []
+        """Said in items of their own, as the API of responses does; the next answer's."""
 
     def take(self, raw: Members, *, is_answer: bool = False) -> None:
         """Add one message, which may hold tool results beside something else."""
-        found = read_content(raw["parts"] if _has_parts(raw) else raw.get("content"))
+        found = read_content(_content_of(raw))
+        if _is_thought_only(raw, found) and not is_answer:
+            self._thoughts += found.reasoning
+            return
         role = _role(raw, found, self._previous)
         self._previous = role
         if not is_answer:
@@ -63,7 +68,7 @@ class _Conversation:
                 self._take_result(result["id"], result["content"])
         if role == "tool":
             if not found.results or found.parts:
-                content = raw.get("content") if not _has_parts(raw) else found.parts
+                content = found.parts if _has_parts(raw) else raw.get("content")
                 self._take_result(raw.get("tool_call_id"), content)
         elif role == "assistant":
             self._take_assistant(raw, found)
@@ -112,7 +117,8 @@ class _Conversation:
             message["tool_calls"] = calls
             message["content"] = content or None
             self._results[len(self._messages)] = {}
-        thoughts = _thoughts(raw, found) if self._reasoning else ""
+        own, self._thoughts = [*self._thoughts, _thoughts(raw, found)], []
+        thoughts = "\n".join(filter(None, own)) if self._reasoning else ""
         if thoughts:
             message["reasoning_content"] = thoughts
         self._add(raw, message)
@@ -146,6 +152,18 @@ def _prompt_messages(prompt: Any) -> list[Members]:
     return [
         cast("Members", item) if isinstance(item, dict) else {"content": item} for item in items
     ]
+
+
+def _content_of(raw: Members) -> Any:
+    """Return a message's content; an item without role, as of responses, is a part itself."""
+    if _has_parts(raw):
+        return raw["parts"]
+    return [raw] if "role" not in raw and raw.get("type") in ITEM_KINDS else raw.get("content")
+
+
+def _is_thought_only(raw: Members, found: Content) -> bool:
+    said = found.parts or found.calls or found.results or found.refusal
+    return raw.get("type") == "reasoning" and not said
 
 
 def _has_parts(raw: Members) -> bool:

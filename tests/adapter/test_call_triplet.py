@@ -1,7 +1,8 @@
 """Captured calls of every wire format become triplets of one shape."""
 
-from agentlightning.adapter import TracerTraceToTriplet
+from agentlightning.adapter import LlmProxyTraceToTriplet, TracerTraceToTriplet
 from agentlightning.adapter.call_triplet import call_to_triplet, prompt_of
+from agentlightning.types import CallChoice
 from tests.support.spans import make_call
 
 IMAGE = {"type": "image_url", "image_url": {"url": "http://h/i.png"}}
@@ -45,3 +46,20 @@ def test_a_call_without_anything():
     call = make_call("ca-1", request={}, choices=[])
     assert prompt_of(call) == []
     assert call_to_triplet(call, "*").response == {"token_ids": [], "raw_content": []}
+
+
+def test_several_prompts_in_one_call():
+    """The triplet has the prompt that its answer is of."""
+    choice = CallChoice(message={"content": "a"}, prompt_token_ids=[7], token_ids=[8])
+    call = make_call("ca-1", prompt_token_ids=[], choices=[choice])
+    spans = [call.to_span()]
+    (triplet,) = TracerTraceToTriplet().adapt(spans)
+    assert (triplet.prompt["token_ids"], triplet.response["token_ids"]) == ([7], [8])
+    assert LlmProxyTraceToTriplet().adapt(spans)[0].prompt["token_ids"] == [7]
+
+
+def test_calls_without_an_answer_make_no_triplet():
+    """A call that ended well and brought no choice, such as an embedding, is not learnt from."""
+    spans = [make_call("ca-1", choices=[]).to_span(), make_call("ca-2").to_span()]
+    (triplet,) = TracerTraceToTriplet().adapt(spans)
+    assert triplet.metadata["response_id"] == "resp-ca-2"

@@ -101,3 +101,17 @@ def test_messages_told_as_events():
         {"role": "assistant", "content": "a"},
     ]
     assert not call.is_exact
+
+
+def test_plain_completions():
+    """A text is the user's; of several prompts the first counts; token ids have no transcript."""
+    answer = CallChoice(message={"role": "assistant", "content": "a"}, prompt_token_ids=[1])
+
+    def prompts(prompt):
+        call = make_call(
+            "ca-1", dialect="openai.completions", request={"prompt": prompt}, choices=[answer]
+        )
+        return [chat.messages[0] for chat in find_chat_calls([call.to_span()])]
+
+    assert prompts("Once") == prompts(["Once", "Twice"]) == [{"role": "user", "content": "Once"}]
+    assert prompts([1, 2]) == prompts([[1], [2]]) == []

@@ -1,6 +1,7 @@
 """Messages of any shape are put right."""
 
 from agentlightning.adapter.transcript import normal_messages, normal_tools
+from tests.support.chat_schema import assert_valid_messages
 
 ANSWER = {"content": "done"}
 FINAL = {"role": "assistant", "content": "done"}
@@ -87,3 +88,61 @@ def test_tool_definitions():
     assert normal_tools({"tools": [same]}) == [same]
     assert normal_tools({}) is None
     assert normal_tools("x") is None
+
+
+def test_items_of_the_responses_api():
+    """Calls, results and thoughts that stand alone among messages join those they belong to."""
+    prompt = [
+        {"role": "user", "content": [{"type": "input_text", "text": "q"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "one"},
+        {"type": "function_call_output", "call_id": "c2", "output": "two"},
+    ]
+    messages = normal_messages(prompt, ANSWER, reasoning=True)
+    assert [m["role"] for m in messages] == [
+        *("user", "assistant", "tool", "assistant", "tool", "assistant")
+    ]
+    assert [m.get("reasoning_content") for m in messages] == [None, "hm", None, None, None, None]
+    assert [m["content"] for m in messages if m["role"] == "tool"] == ["one", "two"]
+    assert_valid_messages([{k: v for k, v in m.items() if "reason" not in k} for m in messages])
+
+
+def test_calls_without_result_get_an_empty_one():
+    """Results follow their calls at once, whoever spoke between; the last message's stay open."""
+    prompt = [
+        {"role": "assistant", "tool_calls": [call("1"), call("2")]},
+        {"role": "user", "content": "wait"},
+        {"role": "tool", "tool_call_id": "2", "content": "late"},
+    ]
+    messages = normal_messages(prompt, {"tool_calls": [call("3")]})
+    assert_valid_messages(messages)
+    assert [(m["role"], m.get("tool_call_id"), m["content"]) for m in messages[1:4]] == [
+        ("tool", "2", "late"),
+        ("tool", "1", ""),
+        ("user", None, "wait"),
+    ]
+    assert len(messages) == 5
+
+
+def test_ids_of_calls_are_told_apart():
+    """Two calls of one message never share an id."""
+    twins = [call("same"), call("same"), {"name": "f"}]
+    (message,) = normal_messages([], {"tool_calls": twins})
+    assert [each["id"] for each in message["tool_calls"]] == ["same", "call_0", "call_1"]
+
+
+def test_parts_that_a_role_may_not_have():
+    """An image in a tool's result is kept as text, since only users may show images."""
+    image = {"type": "image_url", "image_url": {"url": "u"}}
+    prompt = [
+        {"role": "assistant", "tool_calls": [call("1")]},
+        {"role": "tool", "tool_call_id": "1", "content": [image]},
+    ]
+    messages = normal_messages(prompt, {"content": None, "refusal": "no"})
+    assert_valid_messages(messages)
+    assert messages[1]["content"] == [
+        {"type": "text", "text": '{"type": "image_url", "image_url": {"url": "u"}}'}
+    ]
+    assert messages[-1] == {"role": "assistant", "content": "", "refusal": "no"}

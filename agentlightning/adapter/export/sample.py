@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentlightning.adapter.base import in_time
 from agentlightning.adapter.chat_call import ChatCall, find_chat_calls
 from agentlightning.adapter.content import Members
 from agentlightning.adapter.conversation import continued_calls, last_calls
@@ -16,7 +17,6 @@ from agentlightning.adapter.rewards import (
     find_reward_spans,
     get_rewards_from_span,
 )
-from agentlightning.semconv import LightningSpanAttributes
 from agentlightning.types.rollout import Attempt, Rollout
 from agentlightning.types.tracer import Span
 
@@ -105,7 +105,7 @@ def samples_of(
         per_call: One sample per call instead of one per conversation; the earlier answers are
             then part of the prompt.
     """
-    kept = [s for s in spans if not s.attributes.get(LightningSpanAttributes.LATE.value)]
+    kept = in_time(spans)
     calls = find_chat_calls(kept, reasoning=True)
     chosen = calls if per_call else last_calls(calls)
     earlier = {} if per_call else continued_calls(calls)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentlightning.adapter.base import in_time
 from agentlightning.adapter.calls import find_calls
 from agentlightning.adapter.diagnosis import TraceDiagnosis, diagnose
 from agentlightning.adapter.rewards import find_final_reward
@@ -62,8 +63,11 @@ class RolloutOutcome:
 async def fetch_outcome(
     store: LightningStore, rollout: Rollout, *, group_id: str, config: GRPOConfig
 ) -> RolloutOutcome:
-    """Read what the latest attempt of an ended rollout left in the store."""
-    spans: Sequence[Span] = await store.query_spans(rollout.rollout_id, "latest")
+    """Read what the latest attempt of an ended rollout left in the store.
+
+    What arrived after its end does not count: a reward that comes late changes nothing.
+    """
+    spans = in_time(await store.query_spans(rollout.rollout_id, "latest"))
     attempt = rollout.attempt if isinstance(rollout, AttemptedRollout) else None
     if attempt is None:
         attempt = await store.get_latest_attempt(rollout.rollout_id)

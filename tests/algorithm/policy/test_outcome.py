@@ -127,6 +127,22 @@ async def test_only_the_latest_attempt_is_read(store):
     assert (outcome.reward, outcome.calls) == (0.75, ())
 
 
+async def test_what_comes_late_does_not_count(store):
+    """A reward or a call that arrives after the attempt ended changes nothing of it."""
+    ended = await run_one(store, "x")
+    before = await read(store, ended)
+    (given,) = await store.query_spans(ended.rollout_id)
+    late = given.model_copy(update={"span_id": "b" * 16, "sequence_id": 0})
+    late.attributes = {**given.attributes, "agentlightning.reward.0.value": 9.0}
+    ids = {"rollout_id": given.rollout_id, "attempt_id": given.attempt_id}
+    await store.add_many_spans([late, make_call("late", **ids).to_span()])
+    assert len(await store.query_spans(ended.rollout_id)) == 3
+    assert await read(store, ended) == before
+    assert (before.reward, before.calls) == (0.75, ())
+    assert before.diagnosis is not None
+    assert [lack.value for lack in before.diagnosis.lacks] == ["no_calls"]
+
+
 async def test_calls_come_in_their_order(store):
     """The gateway's records are found among the spans, the earliest first."""
     await store.enqueue_rollout("x")
