@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,24 @@ class Running:
         """Return the only call."""
         (record,) = await self.records()
         return record
+
+    async def cut_off(self) -> CallRecord:
+        """Return the only call, once the gateway has seen that its client left."""
+        for _ in range(200):
+            if await self.records():
+                break
+            await asyncio.sleep(0.02)
+        return await self.record()
+
+
+def call_from_thread(server: ModelServer, call: Callable[[Running], None]) -> None:
+    """Run a gateway, and make a call from a thread without an event loop."""
+
+    async def with_gateway() -> None:
+        async with running(server) as run:
+            await asyncio.to_thread(call, run)
+
+    asyncio.run(with_gateway())
 
 
 @asynccontextmanager

@@ -1,10 +1,11 @@
-"""Answers of a model, as odd as they come: for tests of what every client format makes of them."""
+"""Answers of a model, as odd as they come: for tests of what client formats make of them."""
 
 import json
 
 from hypothesis import strategies as st
 
-from tests.support.model_server import Answer
+from agentlightning.types.call import CallRecord
+from tests.support.model_server import Answer, SentCall, text_of
 
 texts = st.text(max_size=24) | st.sampled_from(
     [
@@ -37,3 +38,19 @@ answers = st.builds(
     line_end=st.sampled_from(["\n", "\r\n"]),
     cached_tokens=st.none() | st.integers(0, 3),
 )
+
+
+def check_record(record: CallRecord, answer: Answer, call: SentCall) -> None:
+    """Check that a record holds what was sampled and said, to the byte."""
+    (choice,) = record.choices
+    message = choice.message or {}
+    assert (message.get("content") or "") == answer.text
+    assert (message.get("reasoning_content") or "") == answer.reasoning
+    calls = [call["function"] for call in message.get("tool_calls") or []]
+    assert [(it["name"], it["arguments"]) for it in calls] == answer.tools
+    assert choice.token_ids == call.token_ids[0]
+    assert choice.logprobs == call.logprobs[0]
+    assert record.prompt_token_ids == call.prompt_token_ids
+    assert choice.finish_reason == ("tool_calls" if answer.tools else "stop")
+    told = "".join(f"<{name}>{written}" for name, written in answer.tools)
+    assert text_of(choice.token_ids) == answer.reasoning + answer.text + told

@@ -1,6 +1,5 @@
 """Anthropic's own client in front of a chat server: what it sees, what is asked, what is kept."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -12,11 +11,10 @@ from hypothesis import HealthCheck, given, settings
 
 from agentlightning.gateway.dialects.anthropic_blocks import INVALID_JSON
 from agentlightning.gateway.upstream import UpstreamCapabilities
-from agentlightning.types.call import CallRecord
-from tests.gateway.running import Running, running
+from tests.gateway.running import Running, call_from_thread, running
 from tests.support.async_property import run_property
-from tests.support.model_server import Answer, ModelServer, SentCall, text_of
-from tests.support.scripted_answers import answers
+from tests.support.model_server import Answer, ModelServer, SentCall
+from tests.support.scripted_answers import answers, check_record
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 SEARCH: Any = {
@@ -102,22 +100,6 @@ def plain(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message without signatures."""
     content = [{k: v for k, v in b.items() if k != "signature"} for b in message["content"]]
     return {**message, "content": content}
-
-
-def check_record(record: CallRecord, answer: Answer, call: SentCall) -> None:
-    """Check that a record holds what was sampled and said, to the byte."""
-    (choice,) = record.choices
-    message = choice.message or {}
-    assert (message.get("content") or "") == answer.text
-    assert (message.get("reasoning_content") or "") == answer.reasoning
-    calls = [call["function"] for call in message.get("tool_calls") or []]
-    assert [(it["name"], it["arguments"]) for it in calls] == answer.tools
-    assert choice.token_ids == call.token_ids[0]
-    assert choice.logprobs == call.logprobs[0]
-    assert record.prompt_token_ids == call.prompt_token_ids
-    assert choice.finish_reason == ("tool_calls" if answer.tools else "stop")
-    told = "".join(f"<{name}>{written}" for name, written in answer.tools)
-    assert text_of(choice.token_ids) == answer.reasoning + answer.text + told
 
 
 async def test_streamed_whole_and_recorded_agree() -> None:
@@ -282,18 +264,14 @@ async def test_calls_of_no_attempt_are_answered(server: ModelServer, stream: boo
 def test_blocking_client(server: ModelServer) -> None:
     """The client without asyncio is served alike."""
 
-    async def with_gateway() -> None:
-        async with running(server) as run:
-            await asyncio.to_thread(call, run.attempt_url)
-
-    def call(url: str) -> None:
-        with Anthropic(base_url=url, api_key="key") as client:
+    def call(run: Running) -> None:
+        with Anthropic(base_url=run.attempt_url, api_key="key") as client:
             message = client.messages.create(**ASK)
             with client.messages.stream(**ASK) as stream:
                 assert "".join(stream.text_stream) == "hello"
         assert message.content[0].to_dict() == {"type": "text", "text": "hello"}
 
-    asyncio.run(with_gateway())
+    call_from_thread(server, call)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -381,11 +359,7 @@ async def test_early_disconnect(server: ModelServer) -> None:
             async for event in stream:
                 if event.type == "text":
                     break
-        for _ in range(200):
-            if await run.records():
-                break
-            await asyncio.sleep(0.02)
-        record = await run.record()
+        record = await run.cut_off()
     assert record.outcome == "cancelled"
     said = (record.choices[0].message or {})["content"]
     assert said

@@ -11,7 +11,9 @@ from anthropic import AsyncAnthropic
 from agentlightning.gateway.upstream import UpstreamCapabilities
 from tests.gateway.running import running
 from tests.support.model_server import ModelServer
+from tests.support.told_events import pieces, serve, stream_of
 
+PATH = "/v1/messages"
 NATIVE = UpstreamCapabilities(dialects=frozenset({"openai.chat", "anthropic.messages"}))
 ASK: dict[str, Any] = {
     "model": "m",
@@ -46,9 +48,9 @@ def events() -> list[dict[str, Any]]:
     opening = {**MESSAGE, "content": [], "stop_reason": None, "usage": usage}
     told: list[dict[str, Any]] = [{"type": "message_start", "message": opening}, {"type": "ping"}]
     for at, block in enumerate(BLOCKS):
-        start, deltas = taken_apart(block)
+        start, parts = taken_apart(block)
         told.append({"type": "content_block_start", "index": at, "content_block": start})
-        told += [{"type": "content_block_delta", "index": at, "delta": d} for d in deltas]
+        told += [{"type": "content_block_delta", "index": at, "delta": part} for part in parts]
         told.append({"type": "content_block_stop", "index": at})
     delta = {"stop_reason": "tool_use", "stop_sequence": None}
     told.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 4}})
@@ -59,40 +61,26 @@ def taken_apart(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, A
     """Return how a block begins in a stream, and its deltas."""
     match block["type"]:
         case "text":
-            return {"type": "text", "text": ""}, pieces("text_delta", "text", block["text"])
+            return {"type": "text", "text": ""}, deltas("text_delta", "text", block["text"])
         case "thinking":
             signed = {"type": "signature_delta", "signature": block["signature"]}
-            deltas = pieces("thinking_delta", "thinking", block["thinking"])
-            return {"type": "thinking", "thinking": "", "signature": ""}, [*deltas, signed]
+            thoughts = deltas("thinking_delta", "thinking", block["thinking"])
+            return {"type": "thinking", "thinking": "", "signature": ""}, [*thoughts, signed]
         case "tool_use":
             written = json.dumps(block["input"], ensure_ascii=False)
-            return {**block, "input": {}}, pieces("input_json_delta", "partial_json", written)
+            return {**block, "input": {}}, deltas("input_json_delta", "partial_json", written)
         case _:
             return block, []
 
 
-def pieces(kind: str, member: str, text: str) -> list[dict[str, Any]]:
-    return [{"type": kind, member: text[at : at + 3]} for at in range(0, len(text), 3)]
-
-
-def stream_of(told: list[dict[str, Any]]) -> bytes:
-    """Return events as bytes, with spaces that a gateway would not write."""
-    lines = [f"event: {it['type']}\ndata:  {json.dumps(it)} \n\n" for it in told]
-    return "".join(lines).encode()
-
-
-def serve(server: ModelServer, stream: bool) -> bytes:
-    """Let a server answer with the message; return the bytes."""
-    body = stream_of(events()) if stream else json.dumps(MESSAGE, indent=1).encode()
-    kind = "text/event-stream" if stream else "application/json"
-    server.raw["/v1/messages"] = (200, kind, body)
-    return body
+def deltas(kind: str, member: str, text: str) -> list[dict[str, Any]]:
+    return [{"type": kind, member: piece} for piece in pieces(text)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bytes_pass_and_are_recorded(server: ModelServer, stream: bool) -> None:
     """The client gets the server's bytes, and the record says the same in chat's shape."""
-    body = serve(server, stream)
+    body = serve(server, PATH, MESSAGE, events() if stream else None)
     async with running(server, trained=False, capabilities=NATIVE) as run:
         async with httpx.AsyncClient() as client:
             sent = {**ASK, "stream": stream}
@@ -124,7 +112,7 @@ async def test_bytes_pass_and_are_recorded(server: ModelServer, stream: bool) ->
 
 async def test_requests_that_need_no_change_keep_their_bytes(server: ModelServer) -> None:
     """A request that names the model as the server does arrives as it was written."""
-    serve(server, stream=False)
+    serve(server, PATH, MESSAGE)
     async with running(server, trained=False, capabilities=NATIVE) as run:
         run.gateway.set_model("real-m", run.gateway.models["m"])
         written = b'{ "model": "real-m", "max_tokens": 1.0, "messages": [] }'
@@ -141,7 +129,7 @@ async def test_requests_that_need_no_change_keep_their_bytes(server: ModelServer
 
 async def test_chat_request_is_recorded_where_there_is_one(server: ModelServer) -> None:
     """Readers of records find the request in chat's shape if chat completions can say it."""
-    serve(server, stream=False)
+    serve(server, PATH, MESSAGE)
     async with running(server, trained=False, capabilities=NATIVE) as run:
         async with AsyncAnthropic(base_url=run.attempt_url, api_key="k") as client:
             await client.messages.create(**{**ASK, "tools": []})

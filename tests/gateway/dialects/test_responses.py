@@ -1,6 +1,5 @@
 """OpenAI's own client in front of a chat server: what it sees, what is asked, what is kept."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -12,11 +11,10 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI, OpenAI
 
 from agentlightning.gateway.upstream import UpstreamCapabilities
-from agentlightning.types.call import CallRecord
-from tests.gateway.running import running
+from tests.gateway.running import Running, call_from_thread, running
 from tests.support.async_property import run_property
-from tests.support.model_server import Answer, ModelServer, SentCall, text_of
-from tests.support.scripted_answers import answers
+from tests.support.model_server import Answer, ModelServer
+from tests.support.scripted_answers import answers, check_record
 
 SEARCH: Any = {
     "type": "function",
@@ -102,21 +100,6 @@ def expected(answer: Answer) -> list[dict[str, Any]]:
         call = {"type": "function_call", "call_id": f"call_0_{at}", "name": name}
         output.append({**call, "arguments": written, **done})
     return output
-
-
-def check_record(record: CallRecord, answer: Answer, call: SentCall) -> None:
-    """Check that a record holds what was sampled and said, to the byte."""
-    (choice,) = record.choices
-    message = choice.message or {}
-    assert (message.get("content") or "") == answer.text
-    assert (message.get("reasoning_content") or "") == answer.reasoning
-    calls = [call["function"] for call in message.get("tool_calls") or []]
-    assert [(it["name"], it["arguments"]) for it in calls] == answer.tools
-    assert choice.token_ids == call.token_ids[0]
-    assert choice.logprobs == call.logprobs[0]
-    assert record.prompt_token_ids == call.prompt_token_ids
-    told = "".join(f"<{name}>{written}" for name, written in answer.tools)
-    assert text_of(choice.token_ids) == answer.reasoning + answer.text + told
 
 
 async def test_streamed_whole_and_recorded_agree() -> None:
@@ -355,18 +338,14 @@ async def test_calls_of_no_attempt_are_answered(server: ModelServer, stream: boo
 def test_blocking_client(server: ModelServer) -> None:
     """The client without asyncio is served alike."""
 
-    async def with_gateway() -> None:
-        async with running(server) as run:
-            await asyncio.to_thread(call, run.base_url)
-
-    def call(url: str) -> None:
-        with OpenAI(base_url=url, api_key="key") as client:
+    def call(run: Running) -> None:
+        with OpenAI(base_url=run.base_url, api_key="key") as client:
             assert client.responses.create(**ASK).output_text == "hello"
             with client.responses.stream(**ASK) as stream:
                 told = [event.delta for event in stream if event.type.endswith("text.delta")]
                 assert stream.get_final_response().output_text == "".join(told) == "hello"
 
-    asyncio.run(with_gateway())
+    call_from_thread(server, call)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -432,11 +411,7 @@ async def test_early_disconnect(server: ModelServer) -> None:
             if event.type == "response.output_text.delta":
                 break
         await stream.close()
-        for _ in range(200):
-            if await run.records():
-                break
-            await asyncio.sleep(0.02)
-        record = await run.record()
+        record = await run.cut_off()
     assert record.outcome == "cancelled"
     said = (record.choices[0].message or {})["content"]
     assert said

@@ -1,6 +1,5 @@
 """Calls to a server of OpenAI's own responses: bytes pass as they are, and are recorded."""
 
-import json
 from typing import Any
 
 import httpx
@@ -8,9 +7,12 @@ import openai
 import pytest
 
 from agentlightning.gateway.upstream import UpstreamCapabilities
+from agentlightning.types.call import CallRecord
 from tests.gateway.running import running
 from tests.support.model_server import ModelServer
+from tests.support.told_events import pieces, serve, stream_of
 
+PATH = "/v1/responses"
 NATIVE = UpstreamCapabilities(dialects=frozenset({"openai.chat", "openai.responses"}))
 ASK: dict[str, Any] = {
     "model": "m",
@@ -118,28 +120,10 @@ def events(end: str = "completed") -> list[dict[str, Any]]:
     return [{**event, "sequence_number": at} for at, event in enumerate(told)]
 
 
-def pieces(text: str) -> list[str]:
-    return [text[at : at + 3] for at in range(0, len(text), 3)]
-
-
-def stream_of(told: list[dict[str, Any]]) -> bytes:
-    """Return events as bytes, with spaces that a gateway would not write."""
-    lines = [f"event: {it['type']}\ndata:  {json.dumps(it)} \n\n" for it in told]
-    return "".join(lines).encode()
-
-
-def serve(server: ModelServer, stream: bool) -> bytes:
-    """Let a server answer with the response; return the bytes."""
-    body = stream_of(events()) if stream else json.dumps(RESPONSE, indent=1).encode()
-    kind = "text/event-stream" if stream else "application/json"
-    server.raw["/v1/responses"] = (200, kind, body)
-    return body
-
-
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bytes_pass_and_are_recorded(server: ModelServer, stream: bool) -> None:
     """The client gets the server's bytes, and the record says the same in chat's shape."""
-    body = serve(server, stream)
+    body = serve(server, PATH, RESPONSE, events() if stream else None)
     async with running(server, trained=False, capabilities=NATIVE) as run:
         async with httpx.AsyncClient() as client:
             sent = {**ASK, "stream": stream, "previous_response_id": "resp_0"}
@@ -160,7 +144,7 @@ async def test_bytes_pass_and_are_recorded(server: ModelServer, stream: bool) ->
 
 async def test_chat_request_is_recorded_where_there_is_one(server: ModelServer) -> None:
     """Readers of records find the request in chat's shape if chat completions can say it."""
-    serve(server, stream=False)
+    serve(server, PATH, RESPONSE)
     async with running(server, trained=False, capabilities=NATIVE) as run:
         async with run.client() as client:
             await client.responses.create(model="m", input="hi", max_output_tokens=9)
@@ -193,6 +177,19 @@ async def test_trained_models_are_translated(server: ModelServer) -> None:
     assert record.choices[0].token_ids == server.calls[0].token_ids[0]
 
 
+async def answered(
+    server: ModelServer, response: dict[str, Any], told: list[dict[str, Any]] | None
+) -> CallRecord:
+    """Check that an answer reaches the client as it is, and return its record."""
+    body = serve(server, PATH, response, told)
+    async with running(server, trained=False, capabilities=NATIVE) as run:
+        async with httpx.AsyncClient() as client:
+            sent = {**ASK, "stream": told is not None}
+            answer = await client.post(f"{run.base_url}/responses", json=sent)
+        assert answer.content == body
+        return await run.record()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("reason", "finish"), [("max_output_tokens", "length"), ("content_filter", "content_filter")]
@@ -203,15 +200,7 @@ async def test_incomplete_responses(
     """Why a response is not complete is recorded in chat's words."""
     response = {**RESPONSE, "status": "incomplete", "incomplete_details": {"reason": reason}}
     told = [*events()[:-1], {"type": "response.incomplete", "response": response}]
-    body = stream_of(told) if stream else json.dumps(response).encode()
-    kind = "text/event-stream" if stream else "application/json"
-    server.raw["/v1/responses"] = (200, kind, body)
-    async with running(server, trained=False, capabilities=NATIVE) as run:
-        async with httpx.AsyncClient() as client:
-            sent = {**ASK, "stream": stream}
-            answer = await client.post(f"{run.base_url}/responses", json=sent)
-        record = await run.record()
-    assert answer.content == body
+    record = await answered(server, response, told if stream else None)
     assert (record.outcome, record.choices[0].finish_reason) == ("ok", finish)
 
 
@@ -221,15 +210,7 @@ async def test_failed_responses(server: ModelServer, stream: bool) -> None:
     error = {"code": "server_error", "message": "Overloaded"}
     response = {**RESPONSE, "status": "failed", "output": [], "error": error}
     told = [*events()[:6], {"type": "response.failed", "response": response}]
-    body = stream_of(told) if stream else json.dumps(response).encode()
-    kind = "text/event-stream" if stream else "application/json"
-    server.raw["/v1/responses"] = (200, kind, body)
-    async with running(server, trained=False, capabilities=NATIVE) as run:
-        async with httpx.AsyncClient() as client:
-            sent = {**ASK, "stream": stream}
-            answer = await client.post(f"{run.base_url}/responses", json=sent)
-        record = await run.record()
-    assert answer.content == body
+    record = await answered(server, response, told if stream else None)
     assert (record.outcome, record.error) == ("error", "Overloaded")
     if stream:
         assert (record.choices[0].message or {})["reasoning_content"] == "Hm.\n"
@@ -238,12 +219,7 @@ async def test_failed_responses(server: ModelServer, stream: bool) -> None:
 async def test_errors_in_streams(server: ModelServer) -> None:
     """An error event ends the call as an error."""
     told = [*events()[:4], {"type": "error", "code": "x", "message": "Gone", "sequence_number": 4}]
-    server.raw["/v1/responses"] = (200, "text/event-stream", stream_of(told))
-    async with running(server, trained=False, capabilities=NATIVE) as run:
-        async with httpx.AsyncClient() as client:
-            answer = await client.post(f"{run.base_url}/responses", json={**ASK, "stream": True})
-        record = await run.record()
-    assert answer.content == stream_of(told)
+    record = await answered(server, RESPONSE, told)
     assert (record.outcome, record.error) == ("error", "Gone")
 
 
