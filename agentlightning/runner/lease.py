@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentlightning._internal.clock import now
 from agentlightning.errors import InvalidTransitionError, StoreError
 from agentlightning.runner.outcome import StopCause, stop_cause
-from agentlightning.types import Attempt, AttemptedRollout
+from agentlightning.types import Attempt, AttemptedRollout, StoreEvent
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
@@ -115,6 +115,13 @@ def _why(attempt: Attempt) -> StopCause:
     return "lost" if lost else "cancelled"
 
 
+def _may_be_lost(event: StoreEvent, running: Stoppable) -> bool:
+    """Return whether what happened to its rollout may have cost a worker its attempt."""
+    if event.kind == "attempt_started":
+        return event.attempt_id != running.attempt_id
+    return event.status not in {"preparing", "running"}
+
+
 class ClaimWatch:
     """Stops attempts whose rollouts were cancelled, ended or taken over by somebody else."""
 
@@ -148,9 +155,13 @@ class ClaimWatch:
             await self._check_all()
 
     async def _follow_events(self) -> None:
-        async for event in self._store.subscribe(kinds=["rollout_updated"]):
-            if event.status not in {"preparing", "running"} and event.rollout_id:
-                await self._check(event.rollout_id)
+        # An attempt that was overtaken is heard of by its successor's start: its own end is told as
+        # `attempt_updated`, as is every renewal of every worker's lease.
+        async for event in self._store.subscribe(kinds=["rollout_updated", "attempt_started"]):
+            rollout_id = event.rollout_id or ""
+            running = self._active.get(rollout_id)
+            if running is not None and _may_be_lost(event, running):
+                await self._check(rollout_id)
 
     async def _check_all(self) -> None:
         for rollout_id in list(self._active):

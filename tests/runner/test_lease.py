@@ -99,3 +99,20 @@ async def test_the_watch_ignores_what_is_not_ours(store):
     assert await asyncio.wait_for(run.stopped, 10) == "cancelled"
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_an_overtaken_attempt_is_stopped_at_once(store):
+    """Who lost its rollout to another attempt hears of it, whatever the rollout's status was."""
+    for begin_work in (False, True):
+        item = await claim(store, worker="Worker-1")
+        if begin_work:
+            await store.update_attempt(item.rollout_id, item.attempt.attempt_id, status="running")
+        run = Running(item.attempt.attempt_id)
+        watch = ClaimWatch(store, {item.rollout_id: run}, poll_seconds=0.01)
+        task = asyncio.create_task(watch.run())
+        await asyncio.sleep(0.05)
+        assert not run.stopped.done()
+        await store.start_attempt(item.rollout_id, "Worker-2")
+        assert await asyncio.wait_for(run.stopped, 10) == "lost"
+        task.cancel()
+        await asyncio.wait({task})
