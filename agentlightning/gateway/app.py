@@ -122,7 +122,8 @@ class GatewayApp:
                 return
             if target.path == COUNT_TOKENS_PATH:
                 self._stats.passed_through += 1
-                await count_tokens(self._services, request, reply)
+                conversation = "/".join(target.attempt) if target.attempt else None
+                await count_tokens(self._services, request, reply, conversation)
                 return
             if dialect is not None:
                 self._stats.unattributed += 1

@@ -33,8 +33,10 @@ _ASKED = ("model", "messages", "tools", "chat_template_kwargs")
 _NO_ROUTE = frozenset({404, 405, 422, 501})
 
 
-async def count_tokens(services: CallServices, request: ClientRequest, reply: Reply) -> None:
-    """Answer how many tokens a prompt has.
+async def count_tokens(
+    services: CallServices, request: ClientRequest, reply: Reply, conversation: str | None
+) -> None:
+    """Answer how many tokens a prompt has, as the attempt's next call would have it.
 
     Servers of Anthropic's format are asked as the client asked. Others are asked for
     `POST /tokenize` with messages, as vLLM and the embedded engine serve it; where that fails the
@@ -46,13 +48,15 @@ async def count_tokens(services: CallServices, request: ClientRequest, reply: Re
         if is_native(route):
             await pass_through(services, request, reply)
             return
-        counted = await _count(route, body, request)
+        counted = await _count(route, body, request, conversation)
         await reply.json(200, {"input_tokens": counted})
     except (RequestError, UpstreamError) as error:
         await _fail(error, reply)
 
 
-async def _count(route: ModelRoute, body: dict[str, Any], request: ClientRequest) -> int:
+async def _count(
+    route: ModelRoute, body: dict[str, Any], request: ClientRequest, conversation: str | None
+) -> int:
     chat = to_chat_request(body, trained=route.trained)
     # The exchange knows what the gateway changes about requests to this model.
     asked: dict[str, Any] = parse_json(ChatExchange(chat, write_json(chat), route).upstream_body)
@@ -63,6 +67,7 @@ async def _count(route: ModelRoute, body: dict[str, Any], request: ClientRequest
             path="/tokenize",
             headers=forwarded_headers(request.headers),
             body=write_json({**question, "add_generation_prompt": True}),
+            conversation=conversation,
         )
     )
     try:

@@ -11,11 +11,8 @@ from anthropic import AsyncAnthropic
 
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.loading import LoadedModel
-from agentlightning.engine.service import EngineUpstream
-from agentlightning.gateway.models import ModelRoute
-from agentlightning.gateway.server import Gateway
-from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types.call import CallRecord
+from tests.engine.serving import ServedEngine, serve_engine
 from tests.support.scripted_model import teach
 
 TOOL: Any = {"name": "red", "description": "Reds.", "input_schema": {"type": "object"}}
@@ -33,31 +30,18 @@ class Served:
     """A client, and the calls that it made."""
 
     client: AsyncAnthropic
-    store: InMemoryLightningStore
-    rollout_id: str
+    run: ServedEngine
 
     async def records(self) -> list[CallRecord]:
         """Return the recorded calls."""
-        spans = await self.store.query_spans(self.rollout_id)
-        return [record for span in spans if (record := CallRecord.from_span(span))]
+        return await self.run.records()
 
 
 @asynccontextmanager
 async def served(engine: Engine) -> AsyncGenerator[Served]:
-    store = InMemoryLightningStore()
-    route = ModelRoute(upstream=EngineUpstream(engine, model="tiny"), model="tiny")
-    gateway = Gateway(store, models={"m": route})
-    rollout = await store.start_rollout(input="task")
-    await gateway.start()
-    attempt = f"/rollout/{rollout.rollout_id}/attempt/{rollout.attempt.attempt_id}"
-    try:
-        async with AsyncAnthropic(
-            base_url=gateway.url + attempt, api_key="key", max_retries=0
-        ) as client:
-            yield Served(client, store, rollout.rollout_id)
-    finally:
-        await gateway.stop()
-        await store.close()
+    async with serve_engine(engine) as run:
+        async with AsyncAnthropic(base_url=run.url, api_key="key", max_retries=0) as client:
+            yield Served(client, run)
 
 
 async def test_streamed_whole_and_recorded_agree(engine: Engine) -> None:
@@ -143,6 +127,22 @@ async def test_tokens_are_counted(engine: Engine) -> None:
         await run.client.messages.create(**options, tools=[TOOL], max_tokens=1)
         (record,) = await run.records()
     assert counted.input_tokens == len(record.prompt_token_ids) > 0
+
+
+async def test_tokens_of_a_conversation_are_counted_as_sampled(engine: Engine) -> None:
+    """A later prompt is counted with the ids that were sampled, as the next call has it."""
+    async with served(engine) as run:
+        options: dict[str, Any] = {key: ASK[key] for key in ("model", "system")}
+        first = await run.client.messages.create(**options, messages=ASK["messages"], max_tokens=9)
+        said: Any = [block.to_dict() for block in first.content]
+        more = [{"role": "assistant", "content": said}, {"role": "user", "content": "Go on."}]
+        options["messages"] = [*ASK["messages"], *more]
+        counted = await run.client.messages.count_tokens(**options)
+        await run.client.messages.create(**options, max_tokens=1)
+        before, after = await run.records()
+    sampled = before.prompt_token_ids + before.choices[0].token_ids
+    assert after.prompt_token_ids[: len(sampled)] == sampled
+    assert counted.input_tokens == len(after.prompt_token_ids)
 
 
 @pytest.mark.parametrize(
