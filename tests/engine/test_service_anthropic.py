@@ -39,9 +39,11 @@ class Served:
 
 @asynccontextmanager
 async def served(engine: Engine) -> AsyncGenerator[Served]:
-    async with serve_engine(engine) as run:
-        async with AsyncAnthropic(base_url=run.url, api_key="key", max_retries=0) as client:
-            yield Served(client, run)
+    async with (
+        serve_engine(engine) as run,
+        AsyncAnthropic(base_url=run.url, api_key="key", max_retries=0) as client,
+    ):
+        yield Served(client, run)
 
 
 async def test_streamed_whole_and_recorded_agree(engine: Engine) -> None:

@@ -12,12 +12,8 @@ from openai import AsyncOpenAI
 from agentlightning.adapter.token_tree import build_token_rows
 from agentlightning.engine.engine import Engine
 from agentlightning.engine.loading import LoadedModel
-from agentlightning.engine.service import EngineUpstream
-from agentlightning.gateway.models import ModelRoute
-from agentlightning.gateway.server import Gateway
-from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types.call import CallRecord
-from agentlightning.types.resources import ProxyLLM
+from tests.engine.serving import ServedEngine, serve_engine
 from tests.support.scripted_model import teach
 
 TOOL: Any = {
@@ -41,13 +37,7 @@ class Served:
     """A client, and the calls that it made."""
 
     client: AsyncOpenAI
-    store: InMemoryLightningStore
-    rollout_id: str
-
-    async def records(self) -> list[CallRecord]:
-        """Return the recorded calls."""
-        spans = await self.store.query_spans(self.rollout_id)
-        return [record for span in spans if (record := CallRecord.from_span(span))]
+    run: ServedEngine
 
     async def respond(self, stream: bool, **options: Any) -> Any:
         """Return a response, whole or as the events of a stream end it."""
@@ -56,22 +46,17 @@ class Served:
         async with self.client.responses.stream(**{**ASK, **options}) as events:
             return await events.get_final_response()
 
+    async def records(self) -> list[CallRecord]:
+        """Return the recorded calls."""
+        return await self.run.records()
+
 
 @asynccontextmanager
 async def served(engine: Engine) -> AsyncGenerator[Served]:
-    store = InMemoryLightningStore()
-    route = ModelRoute(upstream=EngineUpstream(engine, model="tiny"), model="tiny")
-    gateway = Gateway(store, models={"m": route})
-    rollout = await store.start_rollout(input="task")
-    await gateway.start()
-    llm = ProxyLLM(endpoint=gateway.endpoint, model="m")
-    url = llm.get_base_url(rollout.rollout_id, rollout.attempt.attempt_id)
-    try:
+    async with serve_engine(engine) as run:
+        url = f"{run.url}/v1"
         async with AsyncOpenAI(base_url=url, api_key="key", max_retries=0) as client:
-            yield Served(client, store, rollout.rollout_id)
-    finally:
-        await gateway.stop()
-        await store.close()
+            yield Served(client, run)
 
 
 async def test_responses_streamed_whole_and_recorded_agree(engine: Engine) -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 from agentlightning.errors import RequestError
 from agentlightning.gateway.dialects.anthropic_blocks import to_chat_messages
-from agentlightning.gateway.dialects.chat_request import SAMPLING, Parameters, let_think
+from agentlightning.gateway.dialects.chat_request import SAMPLING, Parameters, let_think, tools_of
 from agentlightning.gateway.dialects.request_check import (
     Members,
     Neutral,
     check_members,
     effort_of,
-    read_list,
     read_object,
     read_text,
     refuse,
@@ -79,12 +78,10 @@ def _stops(stops: Any) -> Members:
 
 
 def _tools(tools: Any) -> Members:
-    said = [_tool(f"tools.{at}", tool) for at, tool in enumerate(read_list("tools", tools))]
-    return {"tools": said} if said else {}
+    return tools_of(tools, _function)
 
 
-def _tool(where: str, value: Any) -> Members:
-    tool = read_object(where, value)
+def _function(where: str, tool: Members) -> Members:
     kind = tool.get("type")
     if kind not in {None, "custom"}:
         refuse(
@@ -99,7 +96,7 @@ def _tool(where: str, value: Any) -> Members:
     function["parameters"] = read_object(f"{where}.input_schema", tool.get("input_schema"))
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
-    return {"type": "function", "function": function}
+    return function
 
 
 def _tool_choice(value: Any) -> Members:

@@ -6,9 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentlightning.gateway.dialects.request_check import Members, Neutral, check_members
+from agentlightning.gateway.dialects.request_check import (
+    Members,
+    Neutral,
+    check_members,
+    read_list,
+    read_object,
+)
 
-__all__ = ["SAMPLING", "Parameters", "let_think"]
+__all__ = ["SAMPLING", "Parameters", "let_think", "tools_of"]
 
 SAMPLING = frozenset(
     {
@@ -65,6 +71,23 @@ class Parameters:
         known = self.same | self.others | set(self.converters) | {"stream"}
         check_members("", request, known, self.neutral)
         return chat
+
+
+def tools_of(tools: Any, describe: Callable[[str, Members], Members]) -> Members:
+    """Return tools as chat completions have them.
+
+    Args:
+        tools: A request's list of them.
+        describe: Returns the function that a tool is; given its place in the request, too.
+
+    Raises:
+        RequestError: It is no list of objects, or holds a tool that is no function.
+    """
+    said: list[Members] = []
+    for at, tool in enumerate(read_list("tools", tools)):
+        where = f"tools.{at}"
+        said.append({"type": "function", "function": describe(where, read_object(where, tool))})
+    return {"tools": said} if said else {}
 
 
 def let_think(chat: Members, thinks: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agentlightning.gateway.dialects.chat_request import SAMPLING, Parameters, let_think
+from agentlightning.gateway.dialects.chat_request import SAMPLING, Parameters, let_think, tools_of
 from agentlightning.gateway.dialects.request_check import (
     Members,
     Neutral,
@@ -110,12 +110,10 @@ def _limit(value: Any) -> Members:
 
 
 def _tools(tools: Any) -> Members:
-    said = [_tool(f"tools.{at}", tool) for at, tool in enumerate(read_list("tools", tools))]
-    return {"tools": said} if said else {}
+    return tools_of(tools, _function)
 
 
-def _tool(where: str, value: Any) -> Members:
-    tool = read_object(where, value)
+def _function(where: str, tool: Members) -> Members:
     kind = tool.get("type")
     if kind != "function":
         refuse(
@@ -124,12 +122,7 @@ def _tool(where: str, value: Any) -> Members:
         )
     check_members(where, tool, _TOOL_MEMBERS, _TOOL_NEUTRAL)
     read_text(where, tool, "name")
-    function = {
-        key: tool[key]
-        for key in ("name", "description", "parameters", "strict")
-        if tool.get(key) is not None
-    }
-    return {"type": "function", "function": function}
+    return {key: value for key, value in tool.items() if key in _TOOL_MEMBERS and value is not None}
 
 
 def _tool_choice(value: Any) -> Members:
