@@ -6,7 +6,9 @@ embedded engine). This module defines the seam and does no I/O.
 Token ids travel by vLLM's convention. A request body with `"return_token_ids": true` is answered
 with top-level `prompt_token_ids` (in a stream: in the first chunk) and `choices[].token_ids`, the
 sampled ids, an end-of-sequence id included (in a stream: those of this chunk). With
-`"logprobs": true`, `choices[].logprobs.content[]` has one entry per sampled id. An upstream whose
+`"logprobs": true`, `choices[].logprobs.content[]` has one entry per sampled id. Completions are
+answered alike, but for each choice's own `prompt_token_ids`, since a call may have several prompts,
+and their `logprobs`: a number asks for them, `token_logprobs` holds them. An upstream whose
 weights change says which version made the answer, likewise under `return_token_ids`: top-level
 `weight_version` (an int, the version when the call began; in a stream: in any chunk) and, if it
 changed on the way, `choices[].token_versions`, one int per entry of `token_ids`.

@@ -65,3 +65,28 @@ def test_failed_call_is_an_error_span():
 def test_other_spans_store_no_call():
     """A span without a record gives None."""
     assert CallRecord.from_span(Span.from_attributes(attributes={"k": "v"})) is None
+
+
+def test_choices_may_answer_prompts_of_their_own():
+    """A call with several prompts is one record for each of them, and each token counts once."""
+    record = CallRecord(
+        call_id="ca-1", rollout_id="r", attempt_id="a", start_time=1.0, end_time=2.0,
+        prompt_token_ids=[1, 2],
+        choices=[
+            CallChoice(index=0, token_ids=[5], logprobs=[-1.0]),
+            CallChoice(index=1, token_ids=[6], logprobs=[-1.0]),
+            CallChoice(index=2, token_ids=[7], logprobs=[-1.0], prompt_token_ids=[3]),
+        ],
+    )  # fmt: skip
+    first, second = record.by_prompt()
+    assert (first.prompt_token_ids, second.prompt_token_ids) == ([1, 2], [3])
+    assert [[c.index for c in part.choices] for part in (first, second)] == [[0, 1], [2]]
+    assert {part.call_id for part in (first, second)} == {"ca-1"}
+    assert record.missing == []
+    span = record.to_span()
+    assert span.attributes["gen_ai.usage.input_tokens"] == 3
+    assert CallRecord.from_span(span) == record
+    record.choices[2].prompt_token_ids = []
+    assert record.missing == ["prompt_token_ids"]
+    plain = record.model_copy(update={"choices": record.choices[:2]})
+    assert plain.by_prompt() == [plain]
