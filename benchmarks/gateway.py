@@ -1,215 +1,238 @@
-"""What the gateway adds to a model call: latency, and requests per second and core.
+"""What a gateway adds to a model call: latency, time to the first token, and requests per second
+and core; ours, 0.3.0's proxy and LiteLLM's, in one run.
 
-A null upstream, the gateway and the load each run in a process of their own, in one run, on one
-machine; the upstream answers at once, so everything measured is overhead. Calls are recorded in
-an in-memory store in the gateway's process.
+A null model server, the gateway and the load each run in processes of their own; the server answers
+at once, so that everything measured is overhead. Our calls are recorded with ids and
+log-probabilities before their answers leave; LiteLLM's proxy records nothing.
 
-    python benchmarks/gateway.py [--requests 4000] [--tokens 64]
+Usage: `python benchmarks/gateway.py [--quick] [--reference PYTHON] [--litellm PYTHON]
+[--write "quiet machine"]`
 """
 
-from __future__ import annotations
-
 import argparse
-import asyncio
+import contextlib
 import json
-import multiprocessing
-import select
-import socket
+import os
+import secrets
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.gateway_load import (
+    Target,
+    Upstream,
+    call,
+    connect,
+    measure_latency,
+    measure_rate,
+)
+
+DRIVER = Path(__file__).with_name("gateway_driver.py")
+RESULTS = Path(__file__).with_name("RESULTS.md")
+HEADING = "## The gateway"
+CLIENTS = (1, 16, 64)
+START_SECONDS = 120.0
+COLUMNS = ("", "added, p50", "p99", "TTFT added", "clients", "req/s", "req/s per core")
 
 
-def null_answer(tokens: int) -> bytes:
-    ids = list(range(1000, 1000 + tokens))
-    content = [{"token": f"t{i}", "logprob": -i / 977, "bytes": None} for i in ids]
-    message = {"role": "assistant", "content": "word " * tokens}
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": {"content": content},
-        "finish_reason": "stop",
-        "token_ids": ids,
-    }
-    answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
-    whole = {**answer, "choices": [choice], "prompt_token_ids": ids}
-    body = json.dumps(whole, separators=(",", ":")).encode()
-    return HEAD % len(body) + body
+@contextlib.contextmanager
+def driven(python: str, subject: str, upstream: int) -> Iterator[tuple[Target, psutil.Process]]:
+    """Run one subject of the driver."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if python == sys.executable:
+        environment["PYTHONPATH"] = str(DRIVER.parents[1])
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [python, str(DRIVER), subject, str(upstream)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            told = read_json(process.stdout)
+            if told is None:
+                log.seek(0)
+                raise SystemExit(f"{subject} did not start:\n{log.read()[-3000:].decode()}")
+            yield Target(told["port"], told["path"]), psutil.Process(process.pid)
+            process.stdin.close()
+            print(f"  {subject}: {read_json(process.stdout)}", file=sys.stderr)
+        finally:
+            end(process)
 
 
-class NullProtocol(asyncio.Protocol):
-    """Answers every request with the same bytes."""
+@contextlib.contextmanager
+def litellm_proxy(python: str, upstream: int) -> Iterator[tuple[Target, psutil.Process]]:
+    """Run LiteLLM's own proxy, with nothing attached to it."""
+    from benchmarks.gateway_driver import free_port
 
-    answer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.received = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        if is_whole(self.received):
-            self.received = b""
-            self.transport.write(self.answer)
-
-
-def is_whole(message: bytes) -> bool:
-    head_end = message.find(b"\r\n\r\n")
-    if head_end < 0:
-        return False
-    head = message[:head_end].lower()
-    at = head.find(b"content-length:")
-    size = int(head[at + 15 :].split(b"\r\n")[0]) if at >= 0 else 0
-    return len(message) >= head_end + 4 + size
-
-
-def run_upstream(pipe: Connection, tokens: int) -> None:
-    async def serve() -> None:
-        NullProtocol.answer = null_answer(tokens)
-        server = await asyncio.get_running_loop().create_server(NullProtocol, "127.0.0.1", 0)
-        pipe.send(server.sockets[0].getsockname()[1])
-        await asyncio.to_thread(pipe.recv)
-
-    asyncio.run(serve())
+    params = {"model": "hosted_vllm/m", "api_base": f"http://127.0.0.1:{upstream}/v1"}
+    config = {"model_list": [{"model_name": "m", "litellm_params": params}]}
+    key = f"sk-{secrets.token_hex(32)}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(json.dumps(config))
+        port = free_port()
+        environment = {
+            **os.environ,
+            "LITELLM_MASTER_KEY": key,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [Path(python).with_name("litellm"), "--config", path, "--port", str(port), "--host", "127.0.0.1"],
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )  # fmt: skip
+        target = Target(port, "/v1/chat/completions", {"authorization": f"Bearer {key}"})
+        try:
+            wait_until_it_answers(target, process, log)
+            yield target, psutil.Process(process.pid)
+        finally:
+            end(process)
 
 
-def run_gateway(pipe: Connection, upstream_port: int) -> None:
-    from agentlightning.gateway.http_upstream import HttpUpstream
-    from agentlightning.gateway.models import ModelRoute
-    from agentlightning.gateway.server import Gateway
-    from agentlightning.gateway.upstream import UpstreamCapabilities
-    from agentlightning.store.memory import InMemoryLightningStore
-
-    async def serve() -> None:
-        store = InMemoryLightningStore(thread_safe=True)
-        rollout = await store.start_rollout(input={"task": 1})
-        capabilities = UpstreamCapabilities(token_ids=True, logprobs=True)
-        upstream = HttpUpstream(f"http://127.0.0.1:{upstream_port}", capabilities=capabilities)
-        gateway = Gateway(store, models={"m": ModelRoute(upstream=upstream, model="m")})
-        await gateway.start()
-        path = f"/rollout/{rollout.rollout_id}/attempt/{rollout.attempt.attempt_id}"
-        pipe.send((int(gateway.url.rsplit(":", 1)[1]), path))
-        await asyncio.to_thread(pipe.recv)
-        pipe.send(gateway.stats.recorded)
-        await gateway.stop()
-
-    asyncio.run(serve())
+def wait_until_it_answers(target: Target, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            call(connect(target.port), target.request(stream=False))
+        except (OSError, AssertionError):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"LiteLLM did not start:\n{log.read_text()[-3000:]}") from None
+            time.sleep(0.5)
+        else:
+            return
 
 
-def request_bytes(path: str) -> bytes:
-    messages = [{"role": "user", "content": "What is the capital of France? " * 8}]
-    body = json.dumps({"model": "m", "messages": messages, "temperature": 1.0}).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+def end(process: subprocess.Popen[bytes]) -> None:
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.terminate() if process.stdin is None else process.wait(20)
+        process.wait(20)
+    for left in [process, *children]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
-def connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
-
-
-def call(connection: socket.socket, request: bytes) -> float:
-    started = time.perf_counter()
-    connection.sendall(request)
-    received = b""
-    while not is_whole(received):
-        received += connection.recv(1 << 20)
-    assert received.startswith(b"HTTP/1.1 200"), received[:300]
-    return time.perf_counter() - started
-
-
-def measure_latency(
-    direct: tuple[int, bytes], through: tuple[int, bytes], count: int
-) -> tuple[list[float], list[float]]:
-    """Call both in turns, so that whatever else the machine does falls on both alike."""
-    pairs = [(connect(port), request) for port, request in (direct, through)]
-    for connection, request in pairs * 50:
-        call(connection, request)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(count):
-        for (connection, request), own in zip(pairs, times, strict=True):
-            own.append(call(connection, request))
-    for connection, _ in pairs:
-        connection.close()
-    return times
-
-
-def measure_throughput(port: int, request: bytes, count: int, connections: int) -> float:
-    poll = select.epoll()
-    buffers: dict[int, Any] = {}
-    for _ in range(connections):
-        connection = connect(port)
-        poll.register(connection.fileno(), select.EPOLLIN)
-        buffers[connection.fileno()] = [connection, b""]
-        connection.sendall(request)
-    started = time.perf_counter()
-    answered = 0
-    while answered < count:
-        for number, _ in poll.poll():
-            buffer = buffers[number]
-            buffer[1] += buffer[0].recv(1 << 20)
-            if is_whole(buffer[1]):
-                assert buffer[1].startswith(b"HTTP/1.1 200"), buffer[1][:300]
-                answered += 1
-                buffer[1] = b""
-                buffer[0].sendall(request)
-    seconds = time.perf_counter() - started
-    for connection, _ in buffers.values():
-        connection.close()
-    return count / seconds
+def read_json(lines: Any) -> Any:
+    """Return the next line that is JSON; None at the end."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            return json.loads(line)
+    return None
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+    times = [each.cpu_times() for each in [process, *process.children(recursive=True)]]
+    return sum(each.user + each.system for each in times)
+
+
+def milliseconds(value: float) -> str:
+    return f"{1e3 * value:.2f} ms"
+
+
+def measure(
+    title: str, direct: Target, target: Target, process: psutil.Process, seconds: float
+) -> Iterator[list[str]]:
+    """Yield the table's rows of one subject."""
+    for stream in (False, True):
+        straight, through = measure_latency([direct, target], seconds, stream=stream)
+        base = statistics.median(whole for _, whole in straight)
+        whole = [each for _, each in through]
+        added = milliseconds(statistics.median(whole) - base)
+        slowest = milliseconds(statistics.quantiles(whole, n=100)[98])
+        first = "—"
+        if stream:
+            paced = measure_latency([direct, target], seconds, stream=True, paced=True)
+            ours, theirs = (statistics.median(f for f, _ in times) for times in reversed(paced))
+            first = milliseconds(ours - theirs)
+        for clients in CLIENTS:
+            before = cpu_seconds(process)
+            count, took = measure_rate(target, seconds, clients, stream=stream)
+            cpu = cpu_seconds(process) - before
+            name = f"{title}, {'streamed' if stream else 'whole'}"
+            latency = (name, added, slowest, first) if clients == CLIENTS[0] else ("", "", "", "")
+            yield [*latency, str(clients), f"{count / took:,.0f}", f"{count / cpu:,.0f}"]
+
+
+def run(options: argparse.Namespace) -> list[list[str]]:
+    seconds = 0.3 if options.quick else options.seconds
+    rows: list[list[str]] = []
+    with Upstream() as port:
+        direct = Target(port, "/v1/chat/completions")
+        subjects: list[tuple[str, Any]] = [
+            ("ours, memory", lambda: driven(sys.executable, "memory", port)),
+            ("ours, SQLite", lambda: driven(sys.executable, "sqlite", port)),
+        ]
+        if options.reference:
+            subjects.append(("0.3.0", lambda: driven(options.reference, "reference", port)))
+        if options.litellm:
+            subjects.append(("LiteLLM", lambda: litellm_proxy(options.litellm, port)))
+        for title, start in subjects:
+            if options.only and options.only not in title:
+                continue
+            with start() as (target, process):
+                for row in measure(title, direct, target, process, seconds):
+                    rows.append(row)
+                    print("  ".join(f"{cell:>14}" for cell in row), file=sys.stderr)
+    return rows
+
+
+def section(rows: Sequence[Sequence[str]], circumstances: str) -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    table = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
+    lines = [f"| {' | '.join(row)} |" for row in table]
+    when = f"{datetime.now(UTC):%d %B %Y}"
+    about = (
+        f"`python benchmarks/gateway.py`, {when}, {circumstances}, commit {commit}. Answers of "
+        "64 tokens; what is added is beside the same call made directly, by turns."
+    )
+    return "\n".join([HEADING, "", about, "", *lines, ""])
+
+
+def write_section(text: str) -> None:
+    """Put the section into the page, in the place of the one before, or at its end."""
+    before, there, after = RESULTS.read_text(encoding="utf-8").partition(HEADING)
+    _, more, rest = after.partition("\n## ")
+    page = before + text + (f"\n## {rest}" if more else "")
+    RESULTS.write_text(page if there else f"{before.rstrip()}\n\n{text}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=4000)
-    parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--quick", action="store_true", help="hardly anything of each")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    parser.add_argument("--only", help="only subjects whose title has this part")
+    parser.add_argument("--reference", help="an interpreter that has agentlightning==0.3.0")
+    parser.add_argument("--litellm", help="an interpreter that has litellm[proxy]")
+    parser.add_argument("--write", metavar="CIRCUMSTANCES", help="also write RESULTS.md")
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    up_pipe, up_end = context.Pipe()
-    upstream = context.Process(target=run_upstream, args=(up_end, options.tokens))
-    upstream.start()
-    upstream_port = up_pipe.recv()
-    gate_pipe, gate_end = context.Pipe()
-    gateway = context.Process(target=run_gateway, args=(gate_end, upstream_port))
-    gateway.start()
-    port, prefix = gate_pipe.recv()
-    direct = (upstream_port, request_bytes("/v1/chat/completions"))
-    through = (port, request_bytes(f"{prefix}/v1/chat/completions"))
-
-    straight, added = measure_latency(direct, through, options.requests // 4)
-    process = psutil.Process(gateway.pid)
-    cpu_before = cpu_seconds(process)
-    rate = measure_throughput(*through, options.requests, options.connections)
-    cpu = cpu_seconds(process) - cpu_before
-    direct_rate = measure_throughput(*direct, options.requests, options.connections)
-    gate_pipe.send(None)
-    recorded = gate_pipe.recv()
-    up_pipe.send(None)
-    gateway.join()
-    upstream.join()
-    report = {
-        "direct_p50_ms": statistics.median(straight) * 1e3,
-        "gateway_p50_ms": statistics.median(added) * 1e3,
-        "added_p50_ms": (statistics.median(added) - statistics.median(straight)) * 1e3,
-        "gateway_p99_ms": statistics.quantiles(added, n=100)[98] * 1e3,
-        "requests_per_second": rate,
-        "requests_per_cpu_second": options.requests / cpu,
-        "direct_requests_per_second": direct_rate,
-        "recorded": recorded,
-    }
-    print(json.dumps({key: round(value, 3) for key, value in report.items()}, indent=2))
+    text = section(run(options), options.write or "as it was")
+    print(text)
+    if options.write:
+        write_section(text)
 
 
 if __name__ == "__main__":
