@@ -57,17 +57,17 @@ class _TranslatedResponseExchange(TranslatedExchange):
             previous = read_text("", request, "previous_response_id")
         before = _history(memory, previous, conversation)
         chat = to_chat_request(request, [*before, *asked], trained=route.trained)
-        self._id = f"resp_{generate_id(32)}"
+        response_id = self._id = f"resp_{generate_id(32)}"
 
         def keep(output: list[Members]) -> None:
             if request.get("store") is not False:
                 items = [item for _, item in asked]
                 memory.remember(
-                    self._id, conversation, previous=previous, asked=items, output=output
+                    response_id, conversation, previous=previous, asked=items, output=output
                 )
 
         model = str(request.get("model") or route.model)
-        writer = ResponseWriter(self._id, request, model, keep)
+        writer = ResponseWriter(response_id, request, model, keep)
         super().__init__(chat, route, writer)
 
     def answer(self) -> CapturedAnswer:
