@@ -1,7 +1,7 @@
 """One span per model call, where several writers recorded the same call. Pure functions.
 
 A client library, the framework around it and our gateway may each write a span for one call.
-Spans of one response id are one call. A writer that does not tell the id (streams, in some
+Spans of one response id are one call, but for calls that our gateway tells apart. A writer that does not tell the id (streams, in some
 libraries) is matched to one that does by model, usage and time.
 """
 
@@ -47,8 +47,32 @@ def one_per_call(found: Sequence[Labelled]) -> list[Labelled]:
             groups[key].append(item)
     kept = [(places[id(item)], item) for item in alone]
     for key, group in groups.items():
-        kept.append((min(places[id(item)] for item in group), _best(key, group)))
+        kept += [
+            (min(places[id(each)] for each in part), _best(key, part)) for part in _apart(group)
+        ]
     return [item for _, item in sorted(kept, key=lambda placed: placed[0])]
+
+
+def _apart(group: Sequence[Labelled]) -> list[list[Labelled]]:
+    """Return the spans of each call among spans with one response id.
+
+    Some servers (Ollama) draw ids from a few hundred, or repeat one. Our gateway writes one span
+    for each call, so two of its spans are two calls; another writer's span is of the one that it
+    overlaps, and of none where that is not clear.
+    """
+    records = [item for item in group if is_record(item[0])]
+    if len(records) < 2:
+        return [list(group)]
+    parts = {id(record): [record] for record in records}
+    for item in group:
+        near = [record for record in records if _overlap(item[0], record[0])]
+        if len(near) == 1 and not is_record(item[0]):
+            parts[id(near[0])].append(item)
+    # Clients of several agents that called at the same time leave open whose call it was.
+    return [
+        part if len({label for _, label in part} - {"*"}) < 2 else part[:1]
+        for part in parts.values()
+    ]
 
 
 def _best(key: str, group: Sequence[Labelled]) -> Labelled:

@@ -1,16 +1,15 @@
 """Finding captured model calls among spans."""
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from agentlightning.adapter.agents import agents_of
-from agentlightning.semconv import CallAttributes
+from agentlightning.adapter.call_record import read_call
+from agentlightning.adapter.llm_span import response_id
 from agentlightning.types.call import CallRecord
 from agentlightning.types.tracer import Span
 
 __all__ = ["find_calls", "named_calls", "read_call"]
-
-logger = logging.getLogger(__name__)
 
 
 def find_calls(spans: Sequence[Span]) -> list[CallRecord]:
@@ -35,30 +34,25 @@ def _name_agents(found: Sequence[tuple[Span, CallRecord]], spans: Sequence[Span]
     agents = agents_of(spans)
     if not agents:
         return
-    by_answer: dict[str, str] = {}
+    clients: dict[str, list[Span]] = {}
     for span in spans:
-        answer = span.attributes.get(CallAttributes.RESPONSE_ID.value)
-        if isinstance(answer, str) and answer and span.span_id in agents:
-            by_answer.setdefault(answer, agents[span.span_id])
+        answer = response_id(span) if span.span_id in agents else None
+        if answer is not None:
+            clients.setdefault(answer, []).append(span)
+    times_seen = Counter(call.response_id for _, call in found)
     for span, call in found:
-        if call.role is None:
-            call.role = agents.get(span.span_id) or by_answer.get(call.response_id or "")
+        if call.role is not None:
+            continue
+        near = clients.get(call.response_id or "", [])
+        if times_seen[call.response_id] > 1:
+            # A server that repeats its ids: only the client's time tells which call it made.
+            near = [client for client in near if _encloses(client, span)]
+        names = {agents[client.span_id] for client in near}
+        call.role = agents.get(span.span_id) or (names.pop() if len(names) == 1 else None)
 
 
-def read_call(span: Span) -> CallRecord | None:
-    """Return the call that a span records; None, with a warning, when it is unreadable."""
-    if CallAttributes.RECORD.value not in span.attributes:
-        return None
-    try:
-        return CallRecord.from_span(span)
-    except (ValueError, TypeError) as error:
-        logger.warning(
-            "unreadable call record ignored",
-            extra={
-                "rollout_id": span.rollout_id,
-                "attempt_id": span.attempt_id,
-                "span_id": span.span_id,
-                "error": str(error),
-            },
-        )
-        return None
+def _encloses(outer: Span, inner: Span) -> bool:
+    if None in (outer.start_time, outer.end_time, inner.start_time, inner.end_time):
+        return False
+    starts = (outer.start_time or 0.0) <= (inner.start_time or 0.0)
+    return starts and (outer.end_time or 0.0) >= (inner.end_time or 0.0)

@@ -14,7 +14,7 @@ from agentlightning.adapter.attribute_values import (
     nested,
     parsed,
 )
-from agentlightning.adapter.calls import read_call
+from agentlightning.adapter.call_record import read_call
 from agentlightning.adapter.conventions import (
     genai,
     genai_indexed,

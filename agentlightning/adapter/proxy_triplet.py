@@ -8,7 +8,7 @@ from typing import Any
 from agentlightning.adapter.base import TraceAdapter, own_spans
 from agentlightning.adapter.call_triplet import prompt_ids
 from agentlightning.adapter.calls import read_call
-from agentlightning.adapter.llm_span import integer_list, nested
+from agentlightning.adapter.llm_span import integer_list, is_record, nested
 from agentlightning.adapter.rewards import get_reward_value
 from agentlightning.adapter.targets import explicit_rewards
 from agentlightning.types.rollout import Triplet
@@ -44,12 +44,14 @@ class LlmProxyTraceToTriplet(TraceToTripletBase):
         """Return the triplets of one attempt, in order; calls without ids are left out."""
         spans = sorted(own_spans(source), key=lambda s: (s.sequence_id, s.start_time or 0.0))
         triplets: dict[str, tuple[Span, Triplet]] = {}
-        seen: set[str] = set()
+        seen: dict[str | None, bool] = {}
         for span in spans:
             call = _proxy_call(span)
-            if call is not None and call.response_id not in seen:
+            # Our gateway tells each call once, even where a server repeats its ids.
+            is_new = call is not None and (is_record(span) and seen.get(call.response_id, True))
+            if call is not None and (is_new or call.response_id not in seen):
                 if call.response_id is not None:
-                    seen.add(call.response_id)
+                    seen[call.response_id] = is_record(span)
                 triplets[span.span_id] = (span, _triplet(call))
         _assign(spans, triplets)
         return [triplet for _, triplet in triplets.values()]

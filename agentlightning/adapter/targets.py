@@ -1,5 +1,6 @@
 """Rewards that say what they are for: from their links to the model calls that earned them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,10 +93,14 @@ def _surroundings(
         if (answer := response_id(span)) is not None:
             twins.setdefault(answer, []).append(span.span_id)
     answers = {span.span_id: response_id(span) for span in spans if span.span_id in calls}
+    # An id that a server gave to several calls does not say whose span is whose.
+    unique = {answer for answer, times in Counter(answers.values()).items() if times == 1}
     above: dict[str, set[str]] = {}
     for call_id in calls:
         around: set[str] = set()
-        for start in {call_id, *twins.get(answers.get(call_id) or "", ())}:
+        answer = answers.get(call_id)
+        same = twins.get(answer, []) if answer is not None and answer in unique else []
+        for start in {call_id, *same}:
             current: str | None = start
             while current is not None and current not in around:
                 around.add(current)

@@ -14,6 +14,7 @@ from agentlightning.adapter.labels import agent_label
 from agentlightning.adapter.llm_span import (
     image_urls,
     is_llm_call,
+    is_record,
     is_trainable,
     response_id,
     to_triplet,
@@ -165,7 +166,13 @@ class TraceTree:
                 found.append((node, label))
             below = in_call or is_call
             stack.extend((child, label, below) for child in reversed(node.children))
-        found = [(c, label) for c, label in found if response_id(c.span) not in refused - {None}]
+        # A record speaks for itself: servers may give two calls the same id.
+        refused.discard(None)
+        found = [
+            (call, label)
+            for call, label in found
+            if is_record(call.span) or response_id(call.span) not in refused
+        ]
         if not dedup_llm_call:
             return found
         nodes = {call.id: call for call, _ in found}

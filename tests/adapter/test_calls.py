@@ -1,10 +1,8 @@
 """Captured calls are found among spans."""
 
-import logging
-
+from agentlightning.adapter import LlmProxyTraceToTriplet, TracerTraceToTriplet
 from agentlightning.adapter.calls import find_calls
-from agentlightning.semconv import CallAttributes
-from tests.support.spans import make_call, make_span
+from tests.support.spans import make_call, make_llm_span, make_span
 
 
 def test_calls_come_back_whole_and_by_end_time():
@@ -13,10 +11,37 @@ def test_calls_come_back_whole_and_by_end_time():
     assert find_calls([late.to_span(), make_span("x"), early.to_span()]) == [early, late]
 
 
-def test_an_unreadable_record_is_reported(caplog):
-    """A record that is no record is left out, with a warning that names the span."""
-    broken = make_call("ca-1").to_span()
-    broken.attributes[CallAttributes.RECORD.value] = "{"
-    with caplog.at_level(logging.WARNING):
-        assert find_calls([broken]) == []
-    assert [r.__dict__["span_id"] for r in caplog.records] == [broken.span_id]
+def test_calls_take_the_names_of_the_agents_around_them():
+    """A role that the call came with stays; else the announced parent counts, then the client's."""
+    spans = [
+        make_span("planner", agent__name="planner"),
+        make_span("writer", gen_ai__agent__name="writer"),
+        make_llm_span("client", "writer", gen_ai__response__id="resp-ca-2"),
+        make_call("ca-1", parent_span_id="planner").to_span(),
+        make_call("ca-2").to_span(),
+        make_call("ca-3", role="judge", parent_span_id="planner").to_span(),
+        make_call("ca-4").to_span(),
+    ]
+    roles = {call.call_id: call.role for call in find_calls(spans)}
+    assert roles == {"ca-1": "planner", "ca-2": "writer", "ca-3": "judge", "ca-4": None}
+
+
+def test_servers_that_repeat_their_ids():
+    """Then the client's time says which call was its own; where that is not clear, nobody's is."""
+    given = {"gen_ai__response__id": "same"}
+    spans = [
+        make_span("a", agent__name="a"),
+        make_span("b", agent__name="b"),
+        make_llm_span("a1", "a", start=0.0, end=2.0, **given),
+        make_llm_span("a2", "a", start=4.0, end=8.0, **given),
+        make_llm_span("b1", "b", start=4.0, end=8.0, **given),
+        make_call("ca-1", start=0.5, end=1.5, response_id="same").to_span(),
+        make_call("ca-2", start=5.0, end=6.0, response_id="same").to_span(),
+    ]
+    assert [(c.call_id, c.role) for c in find_calls(spans)] == [("ca-1", "a"), ("ca-2", None)]
+    triplets = TracerTraceToTriplet().adapt(spans)
+    assert [t.metadata["agent_name"] for t in triplets] == ["a", "*"]
+    numbered = [s.model_copy(update={"sequence_id": n}) for n, s in enumerate(spans[5:])]
+    assert len(LlmProxyTraceToTriplet().adapt(numbered)) == 2
+    spans[-1] = make_call("ca-2", outcome="error", response_id="same").to_span()
+    assert len(TracerTraceToTriplet().adapt(spans)) == 1

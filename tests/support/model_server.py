@@ -28,6 +28,7 @@ class Answer:
     text: str = "hello"
     tools: list[tuple[str, str]] = field(default_factory=list)
     """Names and arguments (JSON texts) of tool calls."""
+    response_id: str = "chatcmpl-1"
     call_prefix: str = "call"
     """What their ids begin with."""
     reasoning: str = ""
@@ -342,12 +343,13 @@ def text_of(ids: list[int]) -> str:
     return b"".join(bytes_of(token) for token in ids).decode()
 
 
-def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": body.get("model")}
+def _head(body: dict[str, Any], kind: str, choices: list[_Choice]) -> dict[str, Any]:
+    name = choices[0].answer.response_id
+    return {"id": name, "object": kind, "created": 1, "model": body.get("model")}
 
 
 def _whole(body: dict[str, Any], choices: list[_Choice], prompt_ids: list[int]) -> dict[str, Any]:
-    answer = _head(body, "chat.completion")
+    answer = _head(body, "chat.completion", choices)
     answer["choices"] = [
         {
             "index": choice.index,
@@ -365,7 +367,7 @@ def _whole(body: dict[str, Any], choices: list[_Choice], prompt_ids: list[int]) 
 def _chunks(
     body: dict[str, Any], choices: list[_Choice], prompt_ids: list[int]
 ) -> Iterator[dict[str, Any]]:
-    head = _head(body, "chat.completion.chunk")
+    head = _head(body, "chat.completion.chunk", choices)
     first: dict[str, Any] = _ids_members(body, choices, prompt_ids)
     for choice in choices:
         opening = {"index": choice.index, "delta": {"role": "assistant", "content": ""}}
