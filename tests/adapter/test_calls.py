@@ -39,7 +39,7 @@ def test_servers_that_repeat_their_ids():
         make_call("ca-2", start=5.0, end=6.0, response_id="same").to_span(),
     ]
     assert [(c.call_id, c.role) for c in find_calls(spans)] == [("ca-1", "a"), ("ca-2", None)]
-    triplets = TracerTraceToTriplet().adapt(spans)
+    triplets = TracerTraceToTriplet(repair_hierarchy=False).adapt(spans)
     assert [t.metadata["agent_name"] for t in triplets] == ["a", "*"]
     numbered = [s.model_copy(update={"sequence_id": n}) for n, s in enumerate(spans[5:])]
     assert len(LlmProxyTraceToTriplet().adapt(numbered)) == 2
