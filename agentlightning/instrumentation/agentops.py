@@ -138,14 +138,22 @@ class AgentOpsServiceProcessor(SpanProcessor):
         self._batches.on_end(span)
 
     def _make_batches(self) -> Any:
+        import requests
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        exporters = importlib.import_module("agentops.sdk.exporters")
-        exporter = exporters.AuthenticatedOTLPExporter(
-            endpoint=self._settings.get("exporter_endpoint"),
-            jwt_provider=self._settings.get("jwt_provider"),
-        )
-        return BatchSpanProcessor(exporter)
+        # Why not AgentOps' exporter: 0.4.21's fails on private fields that OpenTelemetry dropped.
+        session = requests.Session()
+        session.auth = self._authorize
+        endpoint = self._settings.get("exporter_endpoint")
+        return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, session=session))
+
+    def _authorize(self, request: Any) -> Any:
+        """Add the token to a request, once the login has brought one."""
+        token = self._settings["jwt_provider"]()
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
 
     def shutdown(self) -> None:
         """Send what is queued, and stop."""

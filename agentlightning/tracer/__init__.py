@@ -13,6 +13,7 @@ from agentlightning.tracer.dummy import DummyTracer
 
 if TYPE_CHECKING:
     from agentlightning.tracer.agentops import AgentOpsTracer
+    from agentlightning.tracer.child import continue_trace, trace_environment
     from agentlightning.tracer.otel import OtelTracer
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "OtelTracer",
     "Tracer",
     "clear_active_tracer",
+    "continue_trace",
     "get_active_tracer",
     "set_active_tracer",
+    "trace_environment",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -30,5 +33,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "AgentOpsTracer": "agentlightning.tracer.agentops",
         "OtelTracer": "agentlightning.tracer.otel",
+        "continue_trace": "agentlightning.tracer.child",
+        "trace_environment": "agentlightning.tracer.child",
     },
 )

@@ -37,6 +37,8 @@ class StoreExporter:
 
     def forget(self) -> None:
         """Start afresh without stopping anything; for a forked child, which has no threads."""
+        for lane in getattr(self, "_lanes", {}).values():
+            lane.forget()
         # Reentrant, since a garbage-collected tracer may shut down in any line.
         self._lock = threading.RLock()
         self._lanes: dict[tuple[int, int], Lane] = {}

@@ -61,15 +61,19 @@ class Lane:
         spawn: Spawn,
     ) -> None:
         self.store = store
-        self.idle = threading.Event()
-        """Set while nothing is queued or under way."""
-        self.idle.set()
         self.home = home
         """Event loop to call the store on; None for the export loop."""
         self.home_is_blocked = False
         """Set while the home loop's own thread waits for this lane; then it is not called."""
         self._options = options
         self._spawn = spawn
+        self.forget()
+
+    def forget(self) -> None:
+        """Start afresh with nothing queued; for a forked child, whose parent has the queue."""
+        self.idle = threading.Event()
+        """Set while nothing is queued or under way."""
+        self.idle.set()
         # Reentrant, since garbage that is collected inside may end a span as it goes.
         self._lock = threading.RLock()
         self._queue: deque[Item] = deque()
