@@ -140,8 +140,8 @@ class CallRecord(BaseModel):
         if self.role:
             attributes[CallAttributes.AGENT_NAME.value] = self.role
         ok = self.outcome == "ok"
-        return Span.from_attributes(
-            attributes=attributes,
+        span = Span.from_attributes(
+            attributes={},
             rollout_id=self.rollout_id,
             attempt_id=self.attempt_id,
             name=CALL_SPAN_NAMES.get(self.dialect, self.dialect),
@@ -152,6 +152,9 @@ class CallRecord(BaseModel):
             end_time=self.end_time,
             status=TraceStatus(status_code="OK" if ok else "ERROR", description=self.error),
         )
+        # Perf: they are of the right types already; validating 8,000 ids again takes 5 ms.
+        span.attributes = attributes
+        return span
 
     @classmethod
     def from_span(cls, span: Span) -> "CallRecord | None":
