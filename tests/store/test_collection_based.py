@@ -100,6 +100,32 @@ async def test_claim_that_was_given_back_can_be_repeated(monkeypatch):
     await store.close()
 
 
+async def test_claims_that_nobody_got_leave_nothing_behind(monkeypatch):
+    """Giving claims back frees their worker, and leaves alone what others changed since."""
+    store = InMemoryLightningStore(scan_debounce_seconds=1e9)
+    ids = [(await store.enqueue_rollout(n)).rollout_id for n in range(3)]
+    execute = store.collections.execute
+
+    async def cancel_late(*args, **kwargs):
+        result = await execute(*args, **kwargs)
+        if kwargs["mode"] == "r":
+            return result
+        monkeypatch.undo()
+        await store.update_rollout(ids[0], status="cancelled")
+        await store.start_attempt(ids[1], "other")
+        raise CommittedThenCancelledError(result)
+
+    monkeypatch.setattr(store.collections, "execute", cancel_late)
+    with pytest.raises(asyncio.CancelledError):
+        await store.dequeue_many_rollouts(limit=3, worker_id="w")
+    worker = await store.get_worker_by_id("w")
+    assert (worker.status, worker.current_attempt_id) == ("idle", None)
+    assert (await store.get_rollout_by_id(ids[0])).status == "cancelled"
+    assert (await store.get_rollout_by_id(ids[1])).attempt.worker_id == "other"
+    assert [claim.rollout_id for claim in await store.dequeue_many_rollouts(limit=3)] == ids[2:]
+    await store.close()
+
+
 async def test_scans_are_debounced():
     """Calls cause a scan at once, and then not before the debounce time is over."""
     scans = 0

@@ -20,6 +20,7 @@ from agentlightning.errors import (
     StoreUnavailableError,
 )
 from agentlightning.store.collections.changes import Changes
+from agentlightning.store.collections.sql import postgres_pool
 from agentlightning.store.collections.sql.postgres_connection import PostgresConnection
 from agentlightning.store.collections.sql.postgres_writer import PostgresWriter
 from agentlightning.store.postgres import PostgresLightningStore
@@ -326,6 +327,57 @@ async def test_requeued_rollout_is_in_line_though_its_stale_place_is_cleared(
     claimed = await asyncio.wrap_future(claims[0]) or await store.dequeue_rollout()
     assert claimed is not None
     await other.close()
+
+
+async def test_what_a_worker_does_is_never_put_together_of_two_claims(store, url, monkeypatch):
+    """Of two claims of one worker at once the record shows one, with its rollout and attempt."""
+    first = await store.start_rollout(1, worker_id="w")
+    second = await store.start_rollout(2)
+    other = PostgresLightningStore(url)
+    write = PostgresWriter.write
+    claims = []
+
+    def later(self, changes):
+        if not claims:
+            claims.append(other.start_attempt(second.rollout_id, "w"))
+            asyncio.run_coroutine_threadsafe(claims[0], loop).result(60)
+        write(self, changes)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(PostgresWriter, "write", later)
+    await store.start_attempt(first.rollout_id, "w")
+    worker = await store.get_worker_by_id("w")
+    attempt = await store.get_latest_attempt(worker.current_rollout_id)
+    assert worker.current_attempt_id == attempt.attempt_id
+    await other.close()
+
+
+async def test_pool_lends_no_connection_in_an_unknown_state(store, monkeypatch):
+    """Who is cancelled while a failed step is undone leaves no open transaction to the next."""
+    await store.enqueue_rollout(1)
+    pool = store.collections._pool
+    undoing = asyncio.Event()
+
+    async def endless(_):
+        undoing.set()
+        await asyncio.sleep(3600)
+
+    async def fail():
+        async with pool.connection() as connection:
+            await connection.execute("BEGIN")
+            raise RuntimeError("stop")
+
+    async def state():
+        task = asyncio.create_task(fail())
+        with monkeypatch.context() as patch:
+            patch.setattr(postgres_pool, "_tidy", endless)
+            await undoing.wait()
+            task.cancel()
+            await asyncio.wait({task})
+        async with pool.connection() as connection:
+            return connection.is_in_transaction()
+
+    assert await store.collections._io.run(state) is False
 
 
 async def test_block_is_one_transaction(store):

@@ -15,7 +15,13 @@ from agentlightning.store.collection_based import worker_state
 from agentlightning.store.collection_based.frame import StoreFrame, healthcheck_before, tracked
 from agentlightning.store.collection_based.replies import CLAIM, CLAIMS, ROLLOUTS
 from agentlightning.store.collection_based.transaction import Transaction
-from agentlightning.store.lifecycle import begin_attempt, is_ended, is_waiting, on_rollout_status
+from agentlightning.store.lifecycle import (
+    begin_attempt,
+    is_ended,
+    is_fenced,
+    is_waiting,
+    on_rollout_status,
+)
 from agentlightning.store.record import attempted, build, detached, replace
 from agentlightning.types import (
     Attempt,
@@ -317,8 +323,15 @@ class ClaimMethods(StoreFrame):
     async def _give_back(self, claimed: Sequence[AttemptedRollout]) -> None:
         async def step(tx: Transaction) -> None:
             for claim in claimed:
-                rollout = await tx.rollout(claim.rollout_id)
-                tx.remove_attempt(claim.attempt)
+                rollout, latest = await tx.rollout_with_latest(claim.rollout_id)
+                if rollout is None or latest is None:
+                    continue
+                ours = latest.attempt_id == claim.attempt.attempt_id
+                if is_fenced(rollout, latest, latest=ours):
+                    # Somebody has taken it away since, and seen to it that it goes on.
+                    continue
+                await tx.release_worker(latest)
+                tx.remove_attempt(latest)
                 tx.put_rollout(on_rollout_status(rollout, "requeuing", now=tx.now))
                 await tx.queue(claim.rollout_id)
 

@@ -132,12 +132,22 @@ def _replace(records: Records[Any], given: str) -> str:
     )
 
 
+_WORK: Final = ("status", "current_rollout_id", "current_attempt_id")
+
+
+def _of(row: str, names: Sequence[str]) -> str:
+    return ", ".join(f"{row}.{name}" for name in names)
+
+
 def _merge_workers() -> str:
     """Return what writes of workers only what changed: nothing keeps others from changing more."""
     fields = [*(name for name in WORKERS.fields if name not in WORKERS.keys), "body"]
+    # What a worker does is one thing: the rollout of one claim and the attempt of another is none.
+    groups = {name: (name,) for name in fields} | dict.fromkeys(_WORK, _WORK)
     values = ", ".join(
-        f"{name} = CASE WHEN n.{name} IS DISTINCT FROM o.{name} THEN n.{name} ELSE t.{name} END"
-        for name in fields
+        f"{name} = CASE WHEN ({_of('n', group)}) IS DISTINCT FROM ({_of('o', group)}) "
+        f"THEN n.{name} ELSE t.{name} END"
+        for name, group in groups.items()
     )
     return (
         f"UPDATE workers t SET {values} FROM unnest(new_workers) n "

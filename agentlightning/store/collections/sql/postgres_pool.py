@@ -144,4 +144,7 @@ async def _is_tidied(connection: Any) -> bool:
             await _tidy(connection)
     except DRIVER_ERRORS:
         return False
+    except asyncio.CancelledError:
+        _discard(connection)
+        raise
     return True
