@@ -43,7 +43,7 @@ def read(span: Span) -> LlmCall | None:
     if operation is None:
         if "gen_ai.output.messages" not in attributes:
             return None
-    elif operation not in _OPERATIONS:
+    elif not isinstance(operation, str) or operation not in _OPERATIONS:
         return None
     system = chat_messages([{"role": "system", "parts": _json(attributes, "system_instructions")}])
     answers = chat_messages(_json(attributes, "output.messages"))
