@@ -84,6 +84,7 @@ class TrainingContext:
         self._store: LightningStore | None = None
         self._rollout: AttemptedRollout | None = None
         self._resources: NamedResources = {}
+        self._knows_models = False
         self._exits: contextlib.AbstractContextManager[Any] | None = None
         self._async_exits: contextlib.AbstractAsyncContextManager[Any] | None = None
 
@@ -122,6 +123,7 @@ class TrainingContext:
     @property
     def resources(self) -> NamedResources:
         """The resources that the rollout is pinned to, as they were published."""
+        self._knows_models = True
         return self._resources
 
     @property
@@ -131,7 +133,7 @@ class TrainingContext:
         Raises:
             ConfigurationError: No model was given, and the store's resources hold none.
         """
-        models = [r for r in self._resources.values() if isinstance(r, LLM)]
+        models = [r for r in self.resources.values() if isinstance(r, LLM)]
         llm = self._given_llm or next(iter(models), None)
         if llm is None:
             raise ConfigurationError(
@@ -202,7 +204,7 @@ class TrainingContext:
             tracer = undo.enter_context(self._tracing(store))
             error: BaseException | None = None
             try:
-                with tracer._trace_context_sync(
+                with tracer._trace_context_sync(  # noqa: SLF001 - protected by 0.3.0's name only
                     name=self.task_id, rollout_id=self.rollout_id, attempt_id=self.attempt_id
                 ):
                     yield self
@@ -267,7 +269,8 @@ class TrainingContext:
 
     async def _settle(self, tracer: Tracer, raised: BaseException | None) -> None:
         lost = await self._store_reward()
-        resources: NamedResources = dict(self._resources)
+        # Gateways that the block cannot have called, and that may be gone, are not asked.
+        resources: NamedResources = dict(self._resources) if self._knows_models else {}
         if isinstance(self._given_llm, ProxyLLM):
             resources = {"llm": self._given_llm}
         async with Sealer() as sealer:

@@ -5,6 +5,8 @@ import json
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentlightning.adapter.export import (
     FORMATS,
@@ -12,12 +14,16 @@ from agentlightning.adapter.export import (
     export_rollouts,
     export_rollouts_sync,
     export_samples,
+    samples_of,
 )
 from agentlightning.adapter.export.read import read_samples
 from agentlightning.errors import ConfigurationError
 from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.types import Attempt, CallChoice, Rollout
 from tests.support.chat_schema import assert_valid_messages, assert_valid_tools
+from tests.support.chat_strategies import chats, messages
 from tests.support.rollouts import add_rollout, said, user
+from tests.support.spans import make_call, make_reward_span
 
 TOOL = {
     "type": "function",
@@ -219,6 +225,33 @@ async def test_every_format_is_json(store, name):
     data = await export_rollouts(store, name)
     assert data.records
     assert json.loads(json.dumps(data.records)) == data.records
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(chats, messages, st.sampled_from([0.0, 1.0])), max_size=4))
+def test_any_chats_give_valid_records(drawn):
+    """Whatever was asked and said, OpenAI's lines hold valid messages and all formats are JSON."""
+    samples = [sample for turn in enumerate(drawn) for sample in drawn_samples(*turn)]
+    for record in export_samples(samples, "openai-sft").records:
+        plain = [{k: v for k, v in m.items() if k != "weight"} for m in record["messages"]]
+        assert_valid_messages(plain)
+    for record in export_samples(samples, "openai-dpo", ExportOptions(pairs="all")).records:
+        prompt = record["input"]["messages"]
+        assert_valid_messages(prompt, ends_open=False)
+        for side in ("preferred_output", "non_preferred_output"):
+            assert_valid_messages([*prompt, *record[side]])
+            assert record[side][0]["role"] == "assistant"
+    for name in FORMATS:
+        json.dumps(export_samples(samples, name).records)
+
+
+def drawn_samples(number, turn):
+    prompt, answer, reward = turn
+    call = make_call(f"ca-{number}", choices=[CallChoice(message=answer)])
+    call.request = {"messages": prompt}
+    rollout = Rollout(rollout_id=f"r{number}", input="task", start_time=0.0, status="succeeded")
+    attempt = Attempt(rollout_id=f"r{number}", attempt_id="a", sequence_id=1, start_time=0.0)
+    return samples_of(rollout, attempt, [call.to_span(), make_reward_span("x", reward, 9)])
 
 
 async def test_wrong_formats(store):
