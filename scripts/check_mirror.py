@@ -18,7 +18,7 @@ EXCEPTIONS = Path(__file__).with_name("mirror_exceptions.toml")
 CONFORMANCE = "test_conformance.py"
 """Runs a shared suite of `tests/conformance` on one implementation."""
 ACROSS_ROOMS = {
-    "architecture", "benchmarks", "chaos", "compat", "conformance", "docs", "e2e", "examples", "perf",
+    "agents", "architecture", "benchmarks", "chaos", "compat", "conformance", "docs", "e2e", "examples", "perf",
     "support", "typing",
 }  # fmt: skip
 
