@@ -76,7 +76,8 @@ def choice_of(
     logprobs: list[float | None] = [-((it * 7919 + at) % 1009) / 31 for at, it in enumerate(ids)]
     tokens = [f"t{it}" for it in ids]
     if body.get("echo"):
-        text = text_of(prompt) + text
+        # As vLLM does it: whoever gets the ids of a prompt gets no text of it.
+        text = text if body.get("return_token_ids") else text_of(prompt) + text
         logprobs = [None, *[-0.5] * (len(prompt) - 1), *logprobs]
         tokens = [f"t{it}" for it in prompt] + tokens
     return {
@@ -113,8 +114,8 @@ def chunks_of(choices: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             if "token_ids" in choice:
                 chunk["token_ids"] = choice["token_ids"][half]
             if choice["logprobs"]:
-                kept = len(choice["logprobs"]["tokens"]) - len(choice.get("token_ids") or [])
-                at = kept + 1
+                ids = choice.get("token_ids") or choice["logprobs"]["tokens"]
+                at = len(choice["logprobs"]["tokens"]) - len(ids) + 1
                 piece = slice(0, at) if part == 0 else slice(at, None)
                 chunk["logprobs"] = {k: v and v[piece] for k, v in choice["logprobs"].items()}
             yield chunk

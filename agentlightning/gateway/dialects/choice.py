@@ -56,8 +56,8 @@ class ChoiceCapture:
     def to_choice(self) -> CallChoice:
         """Return what was collected so far."""
         ids, logprobs = self._token_ids, self._logprobs
-        if self.echoes_prompt and ids:
-            logprobs = logprobs[-len(ids) :]
+        if self.echoes_prompt:
+            logprobs = logprobs[-len(ids) :] if ids else []
         # A probability that is no number makes all of them useless: none is better than some.
         known = set(map(type, logprobs)) <= {float, int}
         return CallChoice(

@@ -48,7 +48,13 @@ class _CompletionExchange(OpenAIExchange):
         logprobs = None if isinstance(said, int) and not isinstance(said, bool) else asked
         self._prompts = _prompts(request.get("prompt"))
         self._echoes = bool(request.get("echo"))
-        super().__init__(request, body, route, logprobs=logprobs, choices=wanted * self._prompts)
+        choices = wanted * self._prompts
+        # Asked for ids, vLLM leaves out the text of an echoed prompt, which the client wants.
+        super().__init__(
+            request, body, route, logprobs=logprobs, choices=choices, capture=not self._echoes
+        )
+        # To score a prompt, servers may sample a token that is no part of the answer.
+        self._scores = self._echoes and request.get("max_tokens") == 0
 
     def answer(self) -> CapturedAnswer:
         captured = self._captured
@@ -57,7 +63,10 @@ class _CompletionExchange(OpenAIExchange):
             for capture in self._choices.values():
                 if capture.prompt_token_ids is None:
                     capture.prompt_token_ids = []
-        return super().answer()
+        captured = super().answer()
+        for choice in captured.choices if self._scores else ():
+            choice.token_ids, choice.logprobs, choice.versions = [], [], []
+        return captured
 
     def _take_whole_choice(self, capture: ChoiceCapture, choice: dict[str, Any]) -> None:
         self._take_chunk(capture, choice)

@@ -13,6 +13,7 @@ from agentlightning.gateway.dialects.whole_stream import events_of_whole
 from agentlightning.gateway.jsontext import Cut, cut_members, write_json
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
+from agentlightning.gateway.upstream import UpstreamCapabilities
 
 __all__ = ["OpenAIDialect", "OpenAIExchange", "error_body"]
 
@@ -47,6 +48,7 @@ class OpenAIExchange(Exchange):
         route: Where the call goes.
         logprobs: How to ask for log-probabilities; None where the client does.
         choices: How many the answer will have.
+        capture: Ask for ids and log-probabilities where the model is learnt from.
     """
 
     path: ClassVar[str]
@@ -64,10 +66,13 @@ class OpenAIExchange(Exchange):
         *,
         logprobs: bool | int | None,
         choices: int,
+        capture: bool = True,
     ) -> None:
         self.upstream_path = self.path
         self.stream = bool(request.get("stream"))
-        changes = _changes(request, route, logprobs)
+        changes = _changes(request, route)
+        if capture and route.trained:
+            changes.update(_captures(request, route.upstream.capabilities, logprobs))
         options = request.get("stream_options")
         self._with_usage = isinstance(options, dict) and options.get("include_usage") is True
         self.upstream_body = _with_changes(request, changes) if changes else body
@@ -164,9 +169,7 @@ class OpenAIExchange(Exchange):
         return data if self._cut is None else cut_members(data, self._cut, answer)
 
 
-def _changes(
-    request: dict[str, Any], route: ModelRoute, logprobs: bool | int | None
-) -> dict[str, Any]:
+def _changes(request: dict[str, Any], route: ModelRoute) -> dict[str, Any]:
     """Return the members that the upstream must see otherwise than the client sent them."""
     changes: dict[str, Any] = {}
     if request.get("model") != route.model:
@@ -176,7 +179,14 @@ def _changes(
     defaults = route.sampling_defaults.items()
     changes.update((name, value) for name, value in defaults if not _is_said(request, name))
     changes.update(route.sampling_overrides)
-    capabilities = route.upstream.capabilities
+    return changes
+
+
+def _captures(
+    request: dict[str, Any], capabilities: UpstreamCapabilities, logprobs: bool | int | None
+) -> dict[str, Any]:
+    """Return the members that make the upstream tell what a call is learnt from."""
+    changes: dict[str, Any] = {}
     if capabilities.token_ids and request.get("return_token_ids") is not True:
         changes["return_token_ids"] = True
     if request.get("stream") and capabilities.token_ids and not capabilities.token_ids_in_streams:

@@ -94,12 +94,17 @@ async def test_streamed_whole_and_recorded_agree() -> None:
                     expected = told if logprobs is not None else None
                     assert (choice["logprobs"] or {}).get("token_logprobs") == expected
                 for record in (await run.records())[-2:]:
-                    assert record.missing == []
                     texts_kept = [(it.message or {})["content"] for it in record.choices]
                     assert texts_kept == call.texts
+                    if options.get("echo") and not ids:
+                        assert record.missing == ["prompt_token_ids", "token_ids", "logprobs"]
+                        continue
+                    known = logprobs is not None or not options.get("echo")
+                    assert record.missing == ([] if known else ["logprobs"])
                     assert [it.token_ids for it in record.choices] == call.token_ids
                     for kept, sampled in zip(record.choices, call.logprobs, strict=True):
-                        assert kept.logprobs == sampled[-len(kept.token_ids) :]
+                        at = len(sampled) - len(kept.token_ids)
+                        assert kept.logprobs == (sampled[at:] if known else [])
                     parts = record.by_prompt()
                     assert [part.prompt_token_ids for part in parts] == prompts_of(call.request)
                     assert [len(part.choices) for part in parts] == [n] * len(parts)
@@ -171,6 +176,20 @@ async def test_best_of_is_refused(server: CompletionServer) -> None:
     assert caught.value.code == "unsupported_parameter"
     assert first.outcome == "error"
     assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_echoed_prompts_keep_their_text(server: CompletionServer, stream: bool) -> None:
+    """A prompt that is to be echoed is, and a token sampled to score it is none of the answer's."""
+    async with running(server) as run, run.client() as client:
+        ask = streamed if stream else whole
+        (choice,) = await ask(client, echo=True, prompt="hé")
+        await ask(client, echo=True, max_tokens=0, extra_body={"return_token_ids": True})
+        first, scored = await run.records()
+    assert choice["text"] == "héhello"
+    assert set(server.calls[0].request) <= {"model", "prompt", "echo", "stream"}
+    assert first.missing == ["prompt_token_ids", "token_ids", "logprobs"]
+    assert scored.missing == ["token_ids", "logprobs"]
 
 
 async def test_calls_of_no_attempt_pass(server: CompletionServer) -> None:
