@@ -6,7 +6,7 @@ Events are kept as the bytes they came in; what a gateway does not change, it fo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["EventSplitter", "ServerEvent"]
 
@@ -15,8 +15,7 @@ _line_end = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
+class ServerEvent(NamedTuple):
     """One event with the blank line that ends it."""
 
     raw: bytes
@@ -25,6 +24,8 @@ class ServerEvent:
 
     def with_data(self, data: bytes) -> bytes:
         """Return the event's bytes with other data, which must not hold a line break."""
+        if self.data is not None and self.raw == b"data: %b\n\n" % self.data:
+            return b"data: %b\n\n" % data
         if self.data is not None and self.raw.count(self.data) == 1:
             return self.raw.replace(self.data, data)
         lines = [line for line in _line_end.split(self.raw) if line[:5] not in {b"data:", b"data"}]
@@ -40,6 +41,10 @@ class EventSplitter:
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
         """Return the events that end within `piece`."""
+        if b"\r" not in piece and b"\r" not in self._rest:
+            # Perf: what servers write, and half the time that a regular expression takes for it.
+            *ended, self._rest = (self._rest + piece).split(b"\n\n")
+            return [_to_event(raw + b"\n\n") for raw in ended]
         search_from = max(0, len(self._rest) - _LONGEST_END)
         pending = self._rest + piece
         events: list[ServerEvent] = []
@@ -57,6 +62,8 @@ class EventSplitter:
 
 
 def _to_event(raw: bytes) -> ServerEvent:
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return ServerEvent(raw, raw[6:-2])
     values = [
         line[5:].removeprefix(b" ")
         for line in _line_end.split(raw.removeprefix(b"\xef\xbb\xbf"))
