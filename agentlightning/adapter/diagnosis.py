@@ -66,7 +66,7 @@ class TraceDiagnosis:
     calls: int = 0
     """Calls that the gateway captured."""
     client_calls: int = 0
-    """Calls that only their clients told of."""
+    """Calls that clients told of, where the gateway captured none."""
     agents: tuple[str, ...] = ()
     """Roles, or else models, of the calls that were captured."""
     error: str | None = None
@@ -109,20 +109,27 @@ class TraceDiagnosis:
         return f"{self.spans} spans seen" + (f" ({names})" if names else "")
 
 
-def diagnose(spans: Sequence[Span], *, agents: str | None = None) -> TraceDiagnosis | None:
+def diagnose(
+    spans: Sequence[Span],
+    *,
+    agents: str | None = None,
+    calls: Sequence[CallRecord] | None = None,
+) -> TraceDiagnosis | None:
     """Return what a rollout's trace lacks, or None when it has a trainable call and a reward.
 
     Args:
         spans: All spans of its attempt.
         agents: Regular expression searched in the role, or else the model, of each call; None
             selects all. It is the `roles` of training.
+        calls: What `find_calls` found in the spans, where it was asked already.
     """
-    names = Counter(span.name for span in spans).most_common(_NAMES_SHOWN)
+    found = find_calls(spans) if calls is None else calls
+    told = 0 if found else sum(read_llm_call(span) is not None for span in spans)
     return diagnose_calls(
-        find_calls(spans),
+        found,
         spans=len(spans),
-        span_names=tuple(names),
-        client_calls=sum(read_llm_call(span) is not None for span in spans),
+        span_names=tuple(Counter(span.name for span in spans).most_common(_NAMES_SHOWN)),
+        client_calls=told,
         has_reward=any(map(is_reward_span, spans)),
         agents=agents,
     )

@@ -36,6 +36,7 @@ __all__ = ["export"]
 @click.option("--mode", "modes", type=click.Choice(["train", "val", "test"]), multiple=True)
 @click.option("--metadata", "pairs_of_metadata", multiple=True, metavar="KEY=VALUE")
 @click.option("--agent", "agents", help="Regular expression for the names of agents.")
+@click.option("--reward-name", help="Dimension of the rewards that counts.")
 @click.option("--min-reward", type=float)
 @click.option("--max-reward", type=float)
 @click.option("--best-of-group", type=click.IntRange(1), help="Best rollouts kept per task.")

@@ -169,6 +169,7 @@ async def test_filters(store):
     assert await rewards(min_reward=0.5) == [0.9]
     assert await rewards(max_reward=0.5) == [0.1]
     assert await rewards(modes=("val",)) == [0.1]
+    assert await rewards(reward_name="style", min_reward=0.5) == [0.5, 0.5]
     assert await rewards(metadata={"run_id": "1"}) == [0.9]
     assert await rewards(agents="^judge$") == [None]
     assert await rewards(statuses=("succeeded", "failed"), best_of_group=2) == [0.9, 0.5]

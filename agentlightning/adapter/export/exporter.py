@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from agentlightning.adapter.export import formats
@@ -113,6 +114,9 @@ def _check(data_format: str, options: ExportOptions) -> None:
 def _export(
     samples: list[Sample], data_format: str, options: ExportOptions, skipped: Counter[str]
 ) -> ExportedData:
+    if options.reward_name is not None:
+        name = options.reward_name
+        samples = [replace(sample, reward=sample.rewards.get(name)) for sample in samples]
     kept = wanted(samples, options, skipped)
     rows = list(FORMATS[data_format](kept, options, skipped))
     return ExportedData(

@@ -30,6 +30,8 @@ class ExportOptions:
     """Only rollouts whose metadata holds all of these pairs, such as `run_id`."""
     agents: str | None = None
     """Regular expression searched in the names of agents; None takes all."""
+    reward_name: str | None = None
+    """Which dimension of the rewards counts; None takes the primary one."""
     min_reward: float | None = None
     max_reward: float | None = None
     best_of_group: int | None = None

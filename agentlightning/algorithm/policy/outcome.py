@@ -72,6 +72,7 @@ async def fetch_outcome(
     if attempt is None:
         attempt = await store.get_latest_attempt(rollout.rollout_id)
     outcome, error = _classify(rollout, attempt)
+    calls = find_calls(spans)
     return RolloutOutcome(
         rollout_id=rollout.rollout_id,
         group_id=group_id,
@@ -79,9 +80,9 @@ async def fetch_outcome(
         reward=_reward(spans, outcome, config),
         outcome=outcome,
         error=error,
-        calls=tuple(find_calls(spans)),
+        calls=tuple(calls),
         span_count=len(spans),
-        diagnosis=diagnose(spans, agents=config.roles),
+        diagnosis=diagnose(spans, agents=config.roles, calls=calls),
     )
 
 
