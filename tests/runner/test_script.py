@@ -16,6 +16,7 @@ from agentlightning.adapter.calls import find_calls
 from agentlightning.emitter import emit_message, emit_reward, span
 from agentlightning.errors import ConfigurationError, RewardError
 from agentlightning.runner.script import TrainingContext
+from agentlightning.store.client_server import LightningStoreServer
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.store.url import open_store
 from agentlightning.types import LLM, ProxyLLM
@@ -215,6 +216,30 @@ def test_a_store_by_its_url(tmp_path):
             _ = context.llm
     with pytest.raises(ConfigurationError, match="forgets"), TrainingContext("t", "memory://"):
         pass
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_store_server(store, mode):
+    """A block records into a store server by its address, and leaves no connection open."""
+    server = LightningStoreServer(store, host="127.0.0.1", port=0)
+    await server.start()
+    try:
+        context = TrainingContext("t", server.endpoint)
+
+        def block(context):
+            with span("step") as step:
+                emit_message("hello")
+            context.reward = 0.5
+            return step.id
+
+        step_id = await run(mode, context, block)
+        spans = await spans_of(store, context)
+        assert step_id in {s.span_id for s in spans}
+        assert agl.find_final_reward(spans) == 0.5
+        assert (await store.get_rollout_by_id(context.rollout_id)).status == "succeeded"
+        assert not [t for t in threading.enumerate() if t.name == "agl-script"]
+    finally:
+        await server.stop()
 
 
 async def test_wrong_use(store):
