@@ -1,5 +1,6 @@
 """The tracer that drives AgentOps: its spans, and its sessions, in our trace contexts."""
 
+import builtins
 import importlib
 import threading
 from collections.abc import Generator
@@ -114,8 +115,8 @@ class _Sessions:
 
     lock = threading.Lock()
     users = 0
-    is_ours = False
-    """Whether we set it up, and not the program before us."""
+    switched_on = False
+    """Whether its instrumentation is our doing, and not the program's."""
 
     @classmethod
     def begin(cls) -> None:
@@ -124,20 +125,19 @@ class _Sessions:
             cls.users += 1
             if cls.users > 1:
                 return
-            if agentops.get_client().initialized:
-                if cls.is_ours:
-                    importlib.import_module("agentops.instrumentation").instrument_all()
-                return
-            agentops.init(
-                auto_start_session=False, log_session_replay_url=is_agentops_service_enabled()
-            )
-            cls.is_ours = True
+            # It watches imports as long as it instruments.
+            cls.switched_on = builtins.__import__.__module__ != "agentops.instrumentation"
+            if not agentops.get_client().initialized:
+                url = is_agentops_service_enabled()
+                agentops.init(auto_start_session=False, log_session_replay_url=url)
+            elif cls.switched_on:
+                importlib.import_module("agentops.instrumentation").instrument_all()
 
     @classmethod
     def end(cls) -> None:
         with cls.lock:
             cls.users -= 1
-            if cls.users == 0 and cls.is_ours:
+            if cls.users == 0 and cls.switched_on:
                 instrumentation = importlib.import_module("agentops.instrumentation")
                 instrumentation.uninstrument_all()
                 for library in (*instrumentation.PROVIDERS, *instrumentation.AGENTIC_LIBRARIES):
