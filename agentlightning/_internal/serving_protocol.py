@@ -52,7 +52,8 @@ class GatheringTransport:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-            self._inner.write(self._held)
+            held, self._held = self._held, b""
+            self._inner.write(held)
 
     def close(self) -> None:
         """Close the connection once everything is sent."""

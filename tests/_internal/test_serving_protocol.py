@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -54,6 +55,19 @@ async def test_closing_sends_what_is_held():
     await asyncio.sleep(0)
     assert inner.seen == [b"last", "closed"]
     assert transport.is_closing()
+
+
+async def test_what_was_sent_is_let_go():
+    """A connection that stays open does not keep its last answer in memory."""
+
+    inner = _Recorder()
+    transport = GatheringTransport(inner, asyncio.get_running_loop())
+    piece = bytes(bytearray(LARGE))
+    gone = sys.getrefcount(piece)
+    transport.write(piece)
+    transport.flush()
+    assert sys.getrefcount(piece) == gone
+    assert inner.seen == [LARGE]
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:

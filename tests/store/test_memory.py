@@ -113,6 +113,20 @@ async def test_returned_configs_are_copies():
     assert [other.config for other in others] == [RolloutConfig(), RolloutConfig()]
 
 
+async def test_given_configs_are_copied():
+    """Changing a config after it was given to the store changes no rollout."""
+    store = InMemoryLightningStore()
+    given = RolloutConfig(retry_condition=["failed"])
+    first = await store.enqueue_rollout(1, config=given)
+    second = await store.enqueue_rollout(2)
+    await store.update_rollout(second.rollout_id, config=given)
+    given.max_attempts = 7
+    given.retry_condition.append("timeout")
+    for rollout in await store.query_rollouts():
+        assert rollout.config == RolloutConfig(retry_condition=["failed"])
+    assert first.config == RolloutConfig(retry_condition=["failed"])
+
+
 async def test_returned_records_are_copies():
     """Changing a returned rollout or attempt does not change the store."""
     store = InMemoryLightningStore()

@@ -92,6 +92,9 @@ class SettlementMethods(SpanMethods):
         config: RolloutConfig | Unset = UNSET,
         metadata: dict[str, Any] | Unset | None = UNSET,
     ) -> Rollout:
+        if isinstance(config, RolloutConfig):
+            # The caller may go on to change its own.
+            config = config.model_copy(deep=True)
         changes = _given(
             input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata
         )
