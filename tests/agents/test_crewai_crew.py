@@ -25,4 +25,5 @@ async def test_crewai_crew(tmp_path):
 def test_crewai_crew_trains(tmp_path):
     """The same agent trains: its calls become rows, and each step moves the weights."""
     phrases = {MULTIPLY: 0.15, ANSWER: 0.35}
-    check_steps(train_outside(CREWAI, "crewai_crew", tmp_path, phrases), calls=2)
+    steps = train_outside(CREWAI, "crewai_crew", tmp_path, phrases, group=6)
+    check_steps(steps, calls=2, group=6)

@@ -26,4 +26,5 @@ async def test_smolagents_agent(tmp_path):
 def test_smolagents_agent_trains(tmp_path):
     """The same agent trains: its calls become rows, and each step moves the weights."""
     phrases = {MULTIPLY: 0.1, tool_call("final_answer", answer=ANSWER): 0.4}
-    check_steps(train_outside(AGENTS, "smolagents_agent", tmp_path, phrases, context=16384))
+    options = {"context": 16384, "group": 6}
+    check_steps(train_outside(AGENTS, "smolagents_agent", tmp_path, phrases, **options), group=6)

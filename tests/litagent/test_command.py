@@ -15,6 +15,7 @@ from agentlightning.errors import ConfigurationError
 from agentlightning.litagent.command import CommandAgent
 from agentlightning.runner.agent import LitAgentRunner
 from agentlightning.semconv import AGL_OPERATION
+from agentlightning.store.client_server import LightningStoreServer
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.tracer.otel import OtelTracer
 from agentlightning.types import RolloutConfig
@@ -27,9 +28,12 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-async def run(agent: CommandAgent[Any], task: Any, *, config=None, **options) -> tuple[Any, Any]:
+async def run(
+    agent: CommandAgent[Any], task: Any, *, config=None, store=None, **options
+) -> tuple[Any, Any]:
     """Run one task with a real runner; return the attempt and the spans."""
-    store = InMemoryLightningStore(thread_safe=True)
+    own = InMemoryLightningStore(thread_safe=True)
+    store = store or own
     await store.add_resources({"llm": agl.ProxyLLM(endpoint=URL, model="m", api_key="k")})
     rollout = await store.enqueue_rollout(task, config=config)
     runner = LitAgentRunner[Any](OtelTracer(), max_rollouts=1, heartbeat_interval=0.0, **options)
@@ -37,7 +41,7 @@ async def run(agent: CommandAgent[Any], task: Any, *, config=None, **options) ->
         await runner.iter()
     attempt = await store.get_latest_attempt(rollout.rollout_id)
     spans = await store.query_spans(rollout.rollout_id)
-    await store.close()
+    await own.close()
     return attempt, spans
 
 
@@ -106,6 +110,39 @@ async def test_the_environment_is_ours_and_minimal(monkeypatch):
     assert not Path(found["HOME"]).exists()
     (operation,) = [span for span in spans if span.name == AGL_OPERATION]
     assert found["TRACEPARENT"].split("-")[1:3] == [operation.trace_id, operation.span_id]
+
+
+SPAN = """
+import os
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
+context = TraceContextTextMapPropagator().extract({"traceparent": os.environ["TRACEPARENT"]})
+with provider.get_tracer("t").start_as_current_span("in the child", context=context):
+    pass
+print(1)
+"""
+
+
+async def test_spans_of_the_program_arrive_in_the_trace():
+    """OpenTelemetry's own SDK and exporter, with nothing but the environment, reach the store."""
+    store = InMemoryLightningStore(thread_safe=True)
+    server = LightningStoreServer(store, "127.0.0.1", 0)
+    await server.start()
+    try:
+        attempt, spans = await run(CommandAgent(python(SPAN)), 1, store=server)
+    finally:
+        await server.stop()
+        await store.close()
+    assert attempt.metadata["outcome"] == "ok"
+    (operation,) = [span for span in spans if span.name == AGL_OPERATION]
+    (inner,) = [span for span in spans if span.name == "in the child"]
+    assert (inner.attempt_id, inner.trace_id) == (attempt.attempt_id, operation.trace_id)
+    assert inner.parent_id == operation.span_id
 
 
 async def test_what_was_run_and_said_is_recorded():
