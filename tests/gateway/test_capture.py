@@ -86,6 +86,8 @@ async def test_errors_of_the_server_pass_and_are_recorded(
     }
     assert (record.outcome, record.http_status) == ("error", status)
     assert "scripted failure" in (record.error or "")
+    codes = {400: "invalid_request_error", 429: "rate_limited", 500: "upstream_error"}
+    assert record.error_code == codes[status]
 
 
 async def test_retries_of_the_client_are_calls_of_their_own(server: ModelServer) -> None:
@@ -117,6 +119,7 @@ async def test_broken_answers_are_errors_and_are_recorded(
         assert caught.value.status_code == (504 if fault == "hang" else 502)
     assert record.outcome == "error"
     assert record.error
+    assert record.error_code == ("timeout" if fault == "hang" else "upstream_error")
     if stream:
         (choice,) = record.choices
         sampled = server.calls[0].token_ids[0]
