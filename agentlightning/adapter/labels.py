@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agentlightning.adapter.attribute_values import as_mapping, parsed
 from agentlightning.semconv import CallAttributes, LightningSpanAttributes
 from agentlightning.types.tracer import Span
 
@@ -16,7 +17,7 @@ def agent_label(span: Span) -> str | None:
 
     In this order: our own and AgentOps' agent name, AgentOps agent operations, AutoGen's
     recipient, LangChain's chain type, the executor of a workflow, Weave agents, LangGraph nodes;
-    then OpenTelemetry's GenAI conventions, OpenInference and OpenLLMetry.
+    then OpenTelemetry's GenAI conventions, OpenInference, OpenLLMetry, and LangGraph's metadata.
     """
     attributes = span.attributes
     plain = _text(attributes, CallAttributes.AGENT_NAME.value)
@@ -44,7 +45,20 @@ def _by_other_conventions(span: Span) -> str | None:
         return _text(attributes, "graph.node.id") or span.name
     if attributes.get("traceloop.span.kind") == "agent":
         return _text(attributes, "traceloop.entity.name") or span.name
-    return None
+    return _of_langgraph(_text(attributes, "metadata"))
+
+
+def _of_langgraph(metadata: str | None) -> str | None:
+    """Return the agent that LangChain's run metadata names, or the node of the outermost graph.
+
+    Nodes inside an agent have names of their own, such as `model`, which are nobody's.
+    """
+    if metadata is None or not ("lc_agent_name" in metadata or "langgraph_node" in metadata):
+        return None
+    told = as_mapping(parsed(metadata))
+    path = _text(told, "langgraph_checkpoint_ns")
+    outermost = path.partition("|")[0].partition(":")[0] if path else None
+    return _text(told, "lc_agent_name") or outermost or _text(told, "langgraph_node")
 
 
 def _is_agent(attributes: Mapping[str, Any]) -> bool:

@@ -20,6 +20,20 @@ from tests.support.spans import make_span
         ("langchain.Chain.run", {"lc_name": "a"}, "a"),
         ("other", {"lc_name": "a"}, None),
         ("x", {"agent.name": ""}, None),
+        ("x", {"gen_ai.agent.name": "a"}, "a"),
+        ("x", {"openinference.span.kind": "AGENT"}, "x"),
+        ("x", {"openinference.span.kind": "AGENT", "graph.node.id": "a"}, "a"),
+        ("x", {"openinference.span.kind": "LLM", "graph.node.id": "a"}, None),
+        ("x", {"traceloop.span.kind": "agent", "traceloop.entity.name": "a"}, "a"),
+        ("model", {"metadata": '{"lc_agent_name": "a", "langgraph_node": "model"}'}, "a"),
+        (
+            "model",
+            {"metadata": '{"langgraph_node": "m", "langgraph_checkpoint_ns": "a:1|m:2"}'},
+            "a",
+        ),
+        ("x", {"metadata": '{"langgraph_node": "a"}'}, "a"),
+        ("x", {"metadata": '{"ls_integration": "langgraph"}'}, None),
+        ("x", {"metadata": '{"langgraph_node": '}, None),
     ],
 )
 def test_label(name, attributes, expected):
