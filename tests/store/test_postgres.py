@@ -20,7 +20,7 @@ from agentlightning.errors import (
     StoreUnavailableError,
 )
 from agentlightning.store.collections.changes import Changes
-from agentlightning.store.collections.sql import postgres_pool
+from agentlightning.store.collections.sql import postgres_events, postgres_pool
 from agentlightning.store.collections.sql.postgres_connection import PostgresConnection
 from agentlightning.store.collections.sql.postgres_writer import PostgresWriter
 from agentlightning.store.postgres import PostgresLightningStore
@@ -301,6 +301,18 @@ async def test_what_a_lost_connection_left_running_is_not_done_twice(store, serv
     await blocker.close()
     await enqueued
     assert [row.input for row in await store.query_rollouts()] == ["first", "second"]
+
+
+async def test_process_that_does_not_end_is_not_waited_for_forever(url, monkeypatch):
+    """Where nobody can tell whether a step was done, its caller is told so."""
+    store = PostgresLightningStore(url, wait_seconds=0.2)
+    await store.enqueue_rollout("first")
+    endless = "SELECT 1 WHERE $1::int IS NOT NULL AND $2::text IS NOT NULL"
+    monkeypatch.setattr(postgres_events, "_END", endless)
+    break_commits(monkeypatch, "fetch_finally", ["after"])
+    with pytest.raises(StoreUnavailableError, match="may or may not"):
+        await asyncio.wait_for(store.enqueue_rollout("second"), 30)
+    await store.close()
 
 
 async def test_requeued_rollout_is_in_line_though_its_stale_place_is_cleared(

@@ -232,7 +232,7 @@ class PostgresCollections(SqlRows):
                 async with self._pool.connection() as connection:
                     executor = PostgresConnection(connection)
                     process = session.postgres.process
-                    await greenlet_spawn(end_process, executor, process, self._name)
+                    await greenlet_spawn(end_process, executor, process, self._name, end)
                     last = await greenlet_spawn(number_of, executor, session.marker)
             except DRIVER_ERRORS as error:
                 if not is_loss(error) or monotonic() > end:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, select
 
+from agentlightning._internal.clock import monotonic
+from agentlightning.errors import StoreUnavailableError
 from agentlightning.store.collections.sql.postgres_connection import PostgresConnection
 from agentlightning.store.collections.sql.schema import events, totals
 from agentlightning.store.collections.sql.statement import Executor, Statement, first
@@ -55,13 +57,21 @@ def number_events(events: Sequence[StoreEvent], last: int) -> None:
         event.seq = seq
 
 
-def end_process(executor: PostgresConnection, process: int, name: str) -> None:
+def end_process(executor: PostgresConnection, process: int, name: str, end: float) -> None:
     """End the server's process that serves a lost connection of this name, and wait for it.
 
     The process may not know of the loss: it goes on with a statement that waits for a lock, say,
     and commits what it wrote, or keeps a transaction open.
+
+    Raises:
+        StoreUnavailableError: It is still there at the monotonic time `end`.
     """
     while executor.fetch(_END, process, name):
+        if monotonic() > end:
+            raise StoreUnavailableError(
+                f"Process {process} of the PostgreSQL server does not end, so that what it was "
+                "asked for may or may not be done; look at the server, and then at the store."
+            )
         executor.fetch("SELECT pg_sleep(0.01)")
 
 
