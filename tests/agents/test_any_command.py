@@ -11,7 +11,10 @@ from tests.agents.outside import AGENTS, HERE, Seen, call_tool, factors, run_out
 from tests.agents.training import ANSWER, check_steps, lines_of, tool_call, train_outside
 from tests.support.model_server import Answer
 
-BUNDLED = AGENTS.parent.parent / "lib/python3.11/site-packages/claude_agent_sdk/_bundled"
+
+def bundled() -> Path:
+    """Return where the Claude Agent SDK has its program."""
+    return next(AGENTS.parents[1].glob("lib/python3*/site-packages/claude_agent_sdk/_bundled"))
 
 
 def script(request: dict[str, Any]) -> Answer:
@@ -44,7 +47,7 @@ def use_shell(request: dict[str, Any]) -> Answer:
 
 async def run_claude(home: Path, count: int) -> Seen:
     agent = "any_command:claude_agent"
-    return await run_outside(HERE, agent, use_shell, home, count=count, path=BUNDLED)
+    return await run_outside(HERE, agent, use_shell, home, count=count, path=bundled())
 
 
 async def test_claude(tmp_path):
@@ -73,7 +76,7 @@ def test_claude_trains(tmp_path):
         {shell: 0.1, ANSWER: 0.4},
         words=lines_of(seen.calls[0][0].chat_request),
         context=8192,
-        path=BUNDLED,
+        path=bundled(),
         group=5,
     )
     check_steps(steps, group=5)

@@ -1,5 +1,6 @@
 """Agents that are commands."""
 
+import asyncio
 import json
 import pickle
 import sys
@@ -251,6 +252,20 @@ async def test_a_function_may_make_the_command():
         return ["echo", str(len(task) + (llm.model == "m") + rollout.rollout_id.startswith("ro"))]
 
     assert await reward_of(CommandAgent(command), "abc") == 5
+
+
+def test_trainers_take_commands():
+    """In threads, eight at a time, like any other agent."""
+    store = InMemoryLightningStore(thread_safe=True)
+    llm = agl.ProxyLLM(endpoint=URL, model="m")
+    trainer = agl.Trainer(
+        strategy="shm", store=store, concurrency=8, initial_resources={"llm": llm}
+    )
+    trainer.dev(CommandAgent(["echo", "0.{task}"]), list(range(1, 9)))
+    rollouts = asyncio.run(store.query_rollouts())
+    spans = [asyncio.run(store.query_spans(rollout.rollout_id)) for rollout in rollouts]
+    rewards = {r.input: agl.find_final_reward(s) for r, s in zip(rollouts, spans, strict=True)}
+    assert rewards == {n: n / 10 for n in range(1, 9)}
 
 
 @pytest.mark.parametrize("arguments", [{"command": "ls -l"}, {"command": []}])
