@@ -33,7 +33,7 @@ def strip_wrappers(library: str, instrumentation: str) -> int:
     for owner in _classes(library):
         for name, value in list(vars(owner).items()):
             kept = value
-            while isinstance(kept, wrapt.ObjectProxy) and _is_from(kept, instrumentation):
+            while issubclass(type(kept), wrapt.ObjectProxy) and _is_from(kept, instrumentation):
                 kept = kept.__wrapped__
             if kept is not value:
                 setattr(owner, name, kept)
@@ -47,7 +47,8 @@ def _classes(library: str) -> Iterator[type]:
         if name.partition(".")[0] == library:
             # Some modules put other objects in their place.
             for value in list(getattr(module, "__dict__", {}).values()):
-                if isinstance(value, type) and value.__module__ == name:
+                # Not `isinstance`, which makes the proxies of lazy modules load what they stand for.
+                if issubclass(type(value), type) and value.__module__ == name:
                     yield value
 
 

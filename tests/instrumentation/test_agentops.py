@@ -12,7 +12,8 @@ from agentlightning.settings import agent_environment
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import asyncio, sys
+import asyncio
+import agentops
 from agentlightning.instrumentation.agentops import enable_agentops_service
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.tracer.agentops import AgentOpsTracer
@@ -22,7 +23,8 @@ async def main():
     with tracer.lifespan(store):
         for enabled in (False, True):
             enable_agentops_service(enabled)
-            await asyncio.sleep(0.5 if enabled else 0.1)
+            while enabled and not agentops.get_client().get_current_jwt():
+                await asyncio.sleep(0.02)
             rollout = await store.start_rollout(input=1)
             ids = {"rollout_id": rollout.rollout_id, "attempt_id": rollout.attempt.attempt_id}
             async with tracer.trace_context("allowed" if enabled else "private", **ids):
