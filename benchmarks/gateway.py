@@ -39,7 +39,7 @@ from benchmarks.gateway_load import (
 
 DRIVER = Path(__file__).with_name("gateway_driver.py")
 RESULTS = Path(__file__).with_name("RESULTS.md")
-HEADING = "## The gateway"
+HEADING = "## Gateway"
 CLIENTS = (1, 16, 64)
 START_SECONDS = 120.0
 COLUMNS = ("", "added, p50", "p99", "TTFT added", "clients", "req/s", "req/s per core")
