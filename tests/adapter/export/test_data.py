@@ -2,7 +2,9 @@
 
 import json
 
+import datasets
 import pytest
+from pyarrow import parquet
 
 from agentlightning.adapter.export import ExportedData
 from agentlightning.errors import ConfigurationError, MissingExtraError
@@ -64,7 +66,6 @@ def test_missing_libraries(tmp_path, monkeypatch):
 
 def test_a_hugging_face_data_set():
     """Messages and tools come back as they were, without members of other rows."""
-    pytest.importorskip("datasets")
     data = made().to_dataset()
     assert data[0] == RECORDS[0]
     assert data[1] == {**RECORDS[1], "tools": None}
@@ -72,8 +73,6 @@ def test_a_hugging_face_data_set():
 
 def test_parquet(tmp_path):
     """A Parquet file holds the same; Hugging Face's datasets reads it with its types."""
-    pytest.importorskip("pyarrow")
-    datasets = pytest.importorskip("datasets")
     path = tmp_path / "a.parquet"
     made().write(path)
     data = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
@@ -83,7 +82,6 @@ def test_parquet(tmp_path):
 
 def test_columns_without_any_value(tmp_path):
     """A column that is empty in all rows has a type all the same."""
-    parquet = pytest.importorskip("pyarrow.parquet")
     made(records=[{"messages": [], "reward": None, "agent": None}]).write(tmp_path / "a.parquet")
     kinds = {field.name: str(field.type) for field in parquet.read_schema(tmp_path / "a.parquet")}
     assert kinds["reward"] == "double"

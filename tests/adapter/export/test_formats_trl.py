@@ -1,15 +1,16 @@
-"""TRL's own trainers take what is exported; runs where TRL is installed."""
+"""TRL's own trainers take what is exported."""
 
 from typing import Any
 
 import pytest
+import trl
+from transformers import AutoTokenizer
 
 from agentlightning.adapter.export import ExportOptions, export_rollouts
 from agentlightning.store.memory import InMemoryLightningStore
 from tests.support.rollouts import add_rollout, said, user
 from tests.support.tiny_model import make_tiny_model
 
-trl = pytest.importorskip("trl")
 pytestmark = [
     pytest.mark.filterwarnings("default"),
     pytest.mark.timeout(300),
@@ -88,12 +89,11 @@ async def test_preference(store, model, tmp_path):
 async def test_unpaired_preference(store, model, tmp_path):
     """`KTOTrainer` takes completions with their labels."""
     data = (await export_rollouts(store, "trl-kto")).to_dataset()
-    kto = trl if hasattr(trl, "KTOTrainer") else pytest.importorskip("trl.experimental.kto")
-    config = kto.KTOConfig(**settings(tmp_path))
-    trainer = kto.KTOTrainer(
+    config = trl.KTOConfig(**settings(tmp_path))
+    trainer = trl.KTOTrainer(
         model=model,
         args=config,
         train_dataset=data,
-        processing_class=__import__("transformers").AutoTokenizer.from_pretrained(model),
+        processing_class=AutoTokenizer.from_pretrained(model),
     )
     assert trainer.train().training_loss > 0
