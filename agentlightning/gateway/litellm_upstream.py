@@ -51,7 +51,8 @@ class LiteLLMUpstream:
     ) -> None:
         require_extra("litellm", "litellm")
         self._model = model
-        self._params = dict(params or {})
+        # Unless told otherwise it would try again by itself, unseen by records and deadlines.
+        self._params = {"max_retries": 0, **(params or {})}
         self._capabilities = capabilities or UpstreamCapabilities()
 
     @property

@@ -148,8 +148,7 @@ def _litellm_upstream(
     capabilities = UpstreamCapabilities(
         logprobs="logprobs" in (callbacks or ()), dialects=frozenset({"openai.chat"})
     )
-    if retries:
-        passed["num_retries"] = retries
+    passed.setdefault("max_retries", retries)
     try:
         return LiteLLMUpstream(params["model"], passed, capabilities=capabilities)
     except MissingExtraError as error:

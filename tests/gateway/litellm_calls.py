@@ -61,6 +61,7 @@ async def main() -> None:
                 seen["status"] = error.status_code
                 seen["retry_after"] = error.response.headers.get("retry-after")
         await gateway.stop()
+        seen["asked"] = len(server.calls)
         seen["model"] = server.calls[0].request["model"]
         seen["key"] = server.calls[0].headers["authorization"]
     found = [CallRecord.from_span(span) for span in await store.query_spans(rollout.rollout_id)]

@@ -37,6 +37,7 @@ def test_litellm_serves_calls_streams_tools_and_errors() -> None:
     assert seen["chunks"] > 1
     assert seen["tool"] == '{"a": 1}'
     assert (seen["status"], seen["retry_after"]) == (429, "7")
+    assert seen["asked"] == 4, "LiteLLM tried again by itself"
     assert (seen["model"], seen["key"]) == ("real-m", "Bearer key")
     assert seen["records"] == [
         ["ok", None, False],
