@@ -210,6 +210,7 @@ class _Child:
             self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=kept)
         self._channel = Connection(ours.detach())
         self._lock = threading.Lock()
+        self._asked = 0
         level = logging.getLogger().getEffectiveLevel()
         fds = tuple(each.fileno() for each in listeners)
         told = _ChildSpec(gateway=spec, listeners=fds, peers=peers, log_level=level)
@@ -229,18 +230,19 @@ class _Child:
         return self._process.poll() is None
 
     def wait_ready(self) -> None:
-        self._receive(_STARTUP_SECONDS)
+        self._receive(0, _STARTUP_SECONDS)
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Return what a method of the child's gateway returns."""
         with self._lock:
-            self._send((method, arguments))
-            return self._receive(_REPLY_SECONDS)
+            self._asked += 1
+            self._send((self._asked, method, arguments))
+            return self._receive(self._asked, _REPLY_SECONDS)
 
     def ask_to_stop(self, grace_seconds: float) -> None:
         with self._lock:
             try:
-                self._channel.send_bytes(pickle.dumps(("stop", (grace_seconds,))))
+                self._channel.send_bytes(pickle.dumps((0, "stop", (grace_seconds,))))
             except OSError:
                 logger.debug("gateway process had already ended", extra={"pid": self.pid})
 
@@ -266,11 +268,14 @@ class _Child:
         except OSError as error:
             raise self._gone() from error
 
-    def _receive(self, timeout: float) -> Any:
+    def _receive(self, number: int, timeout: float) -> Any:
+        told, ok, value = -1, False, None
         try:
-            if not self._channel.poll(timeout):
-                raise GatewayError(f"The gateway's process did not answer within {timeout:g} s.")
-            ok, value = pickle.loads(self._channel.recv_bytes())
+            # An answer that came too late for an earlier question is none to this one.
+            while told != number:
+                if not self._channel.poll(timeout):
+                    raise GatewayError(f"The gateway's process said nothing for {timeout:g} s.")
+                told, ok, value = pickle.loads(self._channel.recv_bytes())
         except (EOFError, OSError) as error:
             raise self._gone() from error
         if not ok:
@@ -295,9 +300,9 @@ def serve_child(channel_fd: int) -> None:
         gateway = _make_gateway(told)
         gateway.start_sync([socket.socket(fileno=fd) for fd in told.listeners])
     except Exception as error:  # noqa: BLE001 - boundary: top of the process; the parent raises it.
-        channel.send_bytes(pickle.dumps((False, f"{type(error).__name__}: {error}")))
+        channel.send_bytes(pickle.dumps((0, False, f"{type(error).__name__}: {error}")))
         return
-    channel.send_bytes(pickle.dumps((True, None)))
+    channel.send_bytes(pickle.dumps((0, True, None)))
     gateway.stop_sync(_obey(gateway, channel))
 
 
@@ -326,7 +331,7 @@ def _obey(gateway: Any, channel: Connection) -> float:
                 return 0.0
             continue
         try:
-            method, arguments = pickle.loads(channel.recv_bytes())
+            number, method, arguments = pickle.loads(channel.recv_bytes())
         except (EOFError, OSError):
             logger.info("parent process is gone, stopping")
             return 0.0
@@ -335,7 +340,7 @@ def _obey(gateway: Any, channel: Connection) -> float:
         try:
             value = getattr(gateway, method)
             value = value(*arguments) if callable(value) else value
-            answer = (True, asyncio.run(value) if asyncio.iscoroutine(value) else value)
+            answer = (number, True, asyncio.run(value) if asyncio.iscoroutine(value) else value)
         except Exception as error:  # noqa: BLE001 - boundary: the parent raises it.
-            answer = (False, f"{type(error).__name__}: {error}")
+            answer = (number, False, f"{type(error).__name__}: {error}")
         channel.send_bytes(pickle.dumps(answer))
