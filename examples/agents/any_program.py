@@ -5,7 +5,7 @@ import os
 import sys
 from urllib.request import Request, urlopen
 
-ENVIRONMENT = os.environ  # noqa: TID251 - A program of its own, which does not know our settings.
+ENVIRONMENT = os.environ
 
 
 def main() -> None:
