@@ -115,27 +115,27 @@ class CallRecorder:
                     await self.store.add_span(spans[0])
                 else:
                     await self.store.add_many_spans(spans)
-        except NotFoundError as error:
+        except (StoreUnavailableError, TimeoutError) as error:
+            self._lose(batch, error)
+        except Exception as error:  # noqa: BLE001 - boundary: a store may be the user's own.
             if len(batch) == 1:
-                self._lose(batch[0], error, error)
+                self._lose(batch, error)
                 return
-            # The store takes all or none; one that it does not know must not cost the others.
+            # The store takes all or none: one that it refuses, or their size, must not cost the others.
             for entry in batch:
                 await self._write_batch([entry])
-        except Exception as error:  # noqa: BLE001 - boundary: a store may be the user's own.
-            for entry in batch:
-                self._lose(entry, error, _withheld(error))
         else:
             self._stats.recorded += len(batch)
             for entry in batch:
                 _settle(entry.stored, None)
 
-    def _lose(self, entry: _Entry, cause: Exception, told: Exception) -> None:
-        record = entry.record
-        self._stats.unrecorded += 1
-        ids = {"rollout_id": record.rollout_id, "attempt_id": record.attempt_id}
-        logger.error("call not recorded", exc_info=cause, extra={**ids, "call_id": record.call_id})
-        _settle(entry.stored, told)
+    def _lose(self, batch: list[_Entry], cause: Exception) -> None:
+        self._stats.unrecorded += len(batch)
+        for record, stored in ((entry.record, entry.stored) for entry in batch):
+            ids = {"rollout_id": record.rollout_id, "attempt_id": record.attempt_id}
+            extra = {**ids, "call_id": record.call_id}
+            logger.error("call not recorded", exc_info=cause, extra=extra)
+            _settle(stored, cause if isinstance(cause, NotFoundError) else _withheld(cause))
 
 
 def _withheld(cause: Exception) -> StoreUnavailableError:

@@ -73,6 +73,25 @@ async def test_records_that_come_together_are_stored_together() -> None:
     await store.close()
 
 
+class SmallStore(BusyStore):
+    """Refuses what is too large, as a server with a limit for bodies does."""
+
+    async def add_many_spans(self, spans: Sequence[Span]) -> Sequence[Span]:
+        if len(spans) > 3:
+            raise ValueError("too large")
+        return await super().add_many_spans(spans)
+
+
+async def test_records_too_large_together_are_stored_apart() -> None:
+    """A batch that the store refuses as a whole goes to it record by record."""
+    store = SmallStore()
+    recorder, stats, record = await recorder_and_record(store)
+    await asyncio.gather(*(recorder.write(numbered(record, number)) for number in range(50)))
+    assert (stats.recorded, stats.unrecorded) == (50, 0)
+    assert len(await store.query_spans(record.rollout_id)) == 50
+    await store.close()
+
+
 async def test_an_unknown_attempt_costs_only_its_own_record() -> None:
     """What the store refuses is refused alone, although it came with others."""
     store = BusyStore()
