@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from agentlightning.semconv import LightningResourceAttributes
+from agentlightning.tracer.child import attempt_environment
 from agentlightning.types import LLM, AttemptedRollout, Rollout
 
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
 
-__all__ = ["PASSED_ON", "attempt_variables", "chosen", "model_variables", "trace_variables"]
+__all__ = ["PASSED_ON", "attempt_variables", "chosen", "model_variables"]
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SYSTEMROOT", "PATHEXT", "COMSPEC")
 """What a child gets of this process's environment: what programs need to run, no secrets."""
@@ -59,32 +59,9 @@ def model_variables(llm: LLM) -> dict[str, str]:
     }
 
 
-def attempt_variables(rollout: Rollout) -> dict[str, str]:
-    """Return which rollout and attempt this is, also for OpenTelemetry's SDKs."""
-    ids = {
-        "AGL_ROLLOUT_ID": rollout.rollout_id,
-        "AGL_MODE": rollout.mode or "",
-    }
-    if isinstance(rollout, AttemptedRollout):
-        ids["AGL_ATTEMPT_ID"] = rollout.attempt.attempt_id
-        keys = LightningResourceAttributes
-        named = {keys.ROLLOUT_ID: rollout.rollout_id, keys.ATTEMPT_ID: rollout.attempt.attempt_id}
-        ids["OTEL_RESOURCE_ATTRIBUTES"] = ",".join(f"{k.value}={v}" for k, v in named.items())
-    return ids
-
-
-def trace_variables(store: LightningStore | None) -> dict[str, str]:
-    """Return the current span as `TRACEPARENT`, and where the store takes spans, if it does.
-
-    The child gets no token of the store, for that opens all of it; a store that wants one refuses
-    the child's spans.
-    """
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
-    found: dict[str, Any] = {name.upper(): value for name, value in carrier.items()}
-    if store is not None and store.capabilities.get("otlp_traces", False):
-        found["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = store.otlp_traces_endpoint()
-        found["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
-    return found
+def attempt_variables(rollout: Rollout, store: LightningStore | None) -> dict[str, str]:
+    """Return which rollout and attempt this is, and where spans go, also for OpenTelemetry's SDKs."""
+    mode = {"AGL_MODE": rollout.mode or ""}
+    if not isinstance(rollout, AttemptedRollout):
+        return {"AGL_ROLLOUT_ID": rollout.rollout_id, **mode}
+    return {**mode, **attempt_environment(rollout.rollout_id, rollout.attempt.attempt_id, store)}

@@ -30,7 +30,6 @@ from agentlightning.litagent.child_environment import (
     attempt_variables,
     chosen,
     model_variables,
-    trace_variables,
 )
 from agentlightning.litagent.child_process import ChildOutput, run_child
 from agentlightning.litagent.resources import first_resource, llm_of_attempt
@@ -170,8 +169,7 @@ class CommandAgent(LitAgent[T]):
             "TMPDIR": home,
             **chosen(agent_environment(), self.inherit),
             **model_variables(llm),
-            **attempt_variables(rollout),
-            **trace_variables(self._store()),
+            **attempt_variables(rollout, self._store()),
             **{name: _filled(value, values) for name, value in self.environment.items()},
         }
 

@@ -23,7 +23,7 @@ from agentlightning.tracer.scope import current_scope
 if TYPE_CHECKING:
     from agentlightning.store.base import LightningStore
 
-__all__ = ["continue_trace", "trace_environment"]
+__all__ = ["attempt_environment", "continue_trace", "trace_environment"]
 
 _TRACES_PATH = "/v1/traces"
 _ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -44,15 +44,30 @@ def trace_environment() -> dict[str, str]:
         scope = scope.outer
     if scope is None or scope.lane is None:
         raise TracerError("No attempt is traced in this context: call this inside an agent.")
-    found = {"AGL_ROLLOUT_ID": scope.rollout_id, "AGL_ATTEMPT_ID": scope.attempt_id}
+    return attempt_environment(scope.rollout_id, scope.attempt_id, scope.lane.store)
+
+
+def attempt_environment(
+    rollout_id: str, attempt_id: str, store: "LightningStore | None"
+) -> dict[str, str]:
+    """Return what `trace_environment` does, for an attempt that is given.
+
+    The child gets no token of the store, for that opens all of it; a store that wants one refuses
+    the child's spans.
+
+    Args:
+        rollout_id: The attempt's rollout.
+        attempt_id: The attempt.
+        store: Where spans go; None, or one that takes none over HTTP, is not named.
+    """
+    found = {"AGL_ROLLOUT_ID": rollout_id, "AGL_ATTEMPT_ID": attempt_id}
     keys = LightningResourceAttributes
-    named = {keys.ROLLOUT_ID.value: scope.rollout_id, keys.ATTEMPT_ID.value: scope.attempt_id}
+    named = {keys.ROLLOUT_ID.value: rollout_id, keys.ATTEMPT_ID.value: attempt_id}
     found["OTEL_RESOURCE_ATTRIBUTES"] = ",".join(f"{key}={named[key]}" for key in named)
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     found.update({name.upper(): value for name, value in carrier.items()})
-    store = scope.lane.store
-    if store.capabilities.get("otlp_traces", False):
+    if store is not None and store.capabilities.get("otlp_traces", False):
         found[_ENDPOINT] = store.otlp_traces_endpoint()
         found["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
     return found

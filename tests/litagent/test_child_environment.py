@@ -4,7 +4,6 @@ from agentlightning.litagent.child_environment import (
     attempt_variables,
     chosen,
     model_variables,
-    trace_variables,
 )
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types import LLM, Attempt, AttemptedRollout
@@ -32,14 +31,10 @@ def test_the_attempt_is_named_for_the_child_and_for_its_telemetry():
     """Ids are variables of their own and OpenTelemetry resource attributes."""
     attempt = Attempt(rollout_id="ro-1", attempt_id="at-1", sequence_id=1, start_time=0.0)
     rollout = AttemptedRollout(rollout_id="ro-1", input=1, start_time=0.0, attempt=attempt)
-    found = attempt_variables(rollout)
+    found = attempt_variables(rollout, InMemoryLightningStore())
     assert (found["AGL_ROLLOUT_ID"], found["AGL_ATTEMPT_ID"]) == ("ro-1", "at-1")
     assert found["OTEL_RESOURCE_ATTRIBUTES"] == (
         "agentlightning.rollout_id=ro-1,agentlightning.attempt_id=at-1"
     )
-
-
-def test_a_store_without_otlp_is_not_named():
-    """Only a store that takes spans over HTTP is told to the child."""
-    assert trace_variables(InMemoryLightningStore()) == {}
-    assert trace_variables(None) == {}
+    # A store that takes no spans over HTTP is not named.
+    assert not [name for name in found if name.startswith("OTEL_EXPORTER")]
