@@ -1,6 +1,7 @@
 """Completions over the engine: prompts of every kind, streamed and whole."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,13 +42,26 @@ async def joined(service: CompletionService, body: dict[str, Any]) -> list[dict[
     return [choices[index] for index in sorted(choices)]
 
 
+def agree(left: Any, right: Any) -> bool:
+    """Tell whether two answers are the same, but for the last bits of log-probabilities, which
+    depend on what else is in a batch.
+    """
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(agree(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(agree, left, right))
+    if isinstance(left, float):
+        return math.isclose(left, right, abs_tol=1e-4)
+    return bool(left == right)
+
+
 async def test_streamed_and_whole_agree(service: CompletionService) -> None:
     """Texts, ids, log-probabilities and offsets are the same in both."""
     body = {**ASK, "n": 2, "logprobs": 2, "return_token_ids": True, "prompt": ["héllo", [70, 71]]}
     for seed in range(4):
         asked = {**body, "seed": seed}
         whole = await service.complete(asked)
-        assert await joined(service, asked) == whole["choices"]
+        assert agree(await joined(service, asked), whole["choices"])
         assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2, 3]
         first, _, third, _ = whole["choices"]
         assert third["prompt_token_ids"] == [70, 71]

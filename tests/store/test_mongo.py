@@ -29,8 +29,9 @@ from tests.conformance.store_conformance import StoreConformance
 from tests.conformance.store_spans import make_span
 from tests.support.mongo_server import mongo_server
 
-# pymongo, closed while it looks for a server that is away, leaves its socket to the collector.
-server_away = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# pymongo, closed while it looks for a server, leaves its socket to the collector, which may come
+# to it in a later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest_asyncio.fixture
@@ -269,7 +270,6 @@ async def test_cancelled_claims_lose_no_rollout(store):
     assert len(claimed) == len(set(claimed)) == total
 
 
-@server_away
 async def test_server_that_comes_back_is_used_again(tmp_path):
     """While the server is away calls fail as retryable, and afterwards they succeed."""
     with mongo_server(tmp_path, "replica set", "--sync-on-commit") as uri:
@@ -289,7 +289,6 @@ async def test_server_that_comes_back_is_used_again(tmp_path):
     gc.collect()
 
 
-@server_away
 async def test_address_where_nobody_answers():
     """A wrong address is a retryable error that names it, within the time that is asked for."""
     store = MongoLightningStore(mongo_uri="mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100")

@@ -276,23 +276,22 @@ async def test_what_a_lost_connection_left_running_is_not_done_twice(store, serv
         return lines[-1]
 
     async def cut():
-        lines[0].terminate()
+        next(line for line in lines if line.get_server_pid() == lost).terminate()
 
     monkeypatch.setattr(asyncpg, "connect", remembered)
     await store.enqueue_rollout("first")
-    lost = lines[0].get_server_pid()
     blocker = await connect(server.url())
     await blocker.execute(f"BEGIN; LOCK TABLE {store.collections._schema}.rollouts IN SHARE MODE")
     enqueued = asyncio.create_task(store.enqueue_rollout("second"))
 
     async def waiting():
-        # The list is made once in a transaction, unless it is cleared.
-        query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        await blocker.execute("SELECT pg_stat_clear_snapshot()")
+        table = f"'{store.collections._schema}.rollouts'::regclass"
+        query = f"SELECT pid FROM pg_locks WHERE NOT granted AND relation = {table}"
         return {pid for (pid,) in await blocker.fetch(query)}
 
-    while await waiting() != {lost}:
+    while not (found := await waiting()):
         await asyncio.sleep(0.01)
+    (lost,) = found
     # The server does not notice that while it waits for the lock.
     await store.collections._io.run(cut)
     while not await waiting() - {lost}:

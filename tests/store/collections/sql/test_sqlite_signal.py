@@ -95,6 +95,7 @@ async def test_watch_hears_others_only(tmp_path, monkeypatch, sockets):
     monkeypatch.setattr(sqlite_signal, "_HAS_SOCKETS", sockets)
     one, two = (SQLiteLightningStore(tmp_path / "a.db") for _ in range(2))
     heard = threading.Semaphore(0)
+    threads_before = set(threading.enumerate())
     stop = one.collections.watch(heard.release)
     # The first call is for what came before.
     assert await asyncio.to_thread(heard.acquire, timeout=30)
@@ -108,7 +109,8 @@ async def test_watch_hears_others_only(tmp_path, monkeypatch, sockets):
     stop()
     stop()
     await two.enqueue_rollout(3)
-    assert not [t for t in threading.enumerate() if t.name == "agentlightning-listener"]
+    started = set(threading.enumerate()) - threads_before
+    assert not [thread for thread in started if thread.name == "agentlightning-listener"]
     await one.close()
     await two.close()
 
