@@ -181,8 +181,8 @@ class Seen:
             refused: Calls per rollout that the gateway itself answers with an error. They are
                 taken out of `calls`.
         """
-        errors = [a.metadata.get("error") for a in self.attempts]
-        assert [r.status for r in self.rollouts] == ["succeeded"] * len(self.rollouts), errors
+        ended = [(a.status, a.metadata, a.start_time, a.end_time) for a in self.attempts]
+        assert [r.status for r in self.rollouts] == ["succeeded"] * len(self.rollouts), ended
         assert self.rewards == [1.0] * len(self.rollouts), self.log
         for rollout, attempt, calls in zip(self.rollouts, self.attempts, self.calls, strict=True):
             failed = [call for call in calls if call.outcome != "ok"]
