@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from anthropic import AsyncAnthropic
 
 from agentlightning.errors import ConfigurationError, GatewayError
 from agentlightning.gateway.launch import LaunchMode
@@ -183,7 +184,6 @@ async def test_anthropics_api_is_called_in_its_own_format(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An untrained Anthropic model gets the client's bytes, and the key in its own header."""
-    anthropic = pytest.importorskip("anthropic")
     monkeypatch.setenv("CLAUDE_KEY", "sk-ant")
     message = (
         b'{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":'
@@ -204,11 +204,11 @@ async def test_anthropics_api_is_called_in_its_own_format(
         }
         proxy = LLMProxy(model_list=[model], store=InMemoryLightningStore(), launch_mode="thread")
         await proxy.start()
-        async with anthropic.AsyncAnthropic(base_url=proxy.gateway.url, api_key="own") as client:
+        async with AsyncAnthropic(base_url=proxy.gateway.url, api_key="own") as client:
             answer = await client.messages.create(
                 model="m", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
             )
         await proxy.stop()
-    assert answer.content[0].text == "bonjour"
+    assert answer.content[0].to_dict()["text"] == "bonjour"
     assert server.calls[0].headers["x-api-key"] == "sk-ant"
     assert server.calls[0].request["model"] == "claude"

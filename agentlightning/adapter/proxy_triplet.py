@@ -1,14 +1,14 @@
 """Triplets from the spans of a model proxy, told apart by token ids and ordered by sequence id."""
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentlightning.adapter.attribute_values import integer_list, literal, nested
 from agentlightning.adapter.base import TraceAdapter, own_spans
 from agentlightning.adapter.call_triplet import prompt_ids
 from agentlightning.adapter.calls import read_call
-from agentlightning.adapter.llm_span import integer_list, is_record, nested
+from agentlightning.adapter.llm_span import is_record
 from agentlightning.adapter.rewards import get_reward_value
 from agentlightning.adapter.targets import explicit_rewards
 from agentlightning.types.rollout import Triplet
@@ -116,24 +116,15 @@ def _response_id(span: Span) -> str | None:
 
 
 def _vllm_response_ids(span: Span) -> list[int]:
-    listed = _literal(nested(span.attributes, f"{_VLLM}response_token_ids"))
+    listed = literal(nested(span.attributes, f"{_VLLM}response_token_ids"))
     if isinstance(listed, list) and listed:
         return _ids(listed[0]) or _ids(listed)
-    choices = _literal(nested(span.attributes, f"{_VLLM}choices"))
+    choices = literal(nested(span.attributes, f"{_VLLM}choices"))
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         return _ids(choices[0].get("token_ids"))
     return []
 
 
-def _literal(value: Any) -> Any:
-    """Return what a Python literal spells; LiteLLM writes lists with `str()`."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
 def _ids(value: Any) -> list[int]:
-    return integer_list(_literal(value))
+    """Return ids, which LiteLLM writes as Python spells them."""
+    return integer_list(literal(value))
