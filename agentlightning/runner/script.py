@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from agentlightning.errors import AgentError, ConfigurationError, RolloutError, StoreError
 from agentlightning.runner.background import background_loop
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingContext"]
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _SILENCE_SECONDS = 300.0
 """When a script that says nothing any more counts as dead; it is renewed three times as often."""
@@ -95,9 +96,7 @@ class TrainingContext:
         Raises:
             ConfigurationError: The block has not begun.
         """
-        if self._rollout is None:
-            raise ConfigurationError("The rollout is made when the with block begins.")
-        return self._rollout
+        return _begun(self._rollout)
 
     @property
     def rollout_id(self) -> str:
@@ -116,9 +115,7 @@ class TrainingContext:
         Raises:
             ConfigurationError: The block has not begun.
         """
-        if self._store is None:
-            raise ConfigurationError("The store is opened when the with block begins.")
-        return self._store
+        return _begun(self._store)
 
     @property
     def resources(self) -> NamedResources:
@@ -301,6 +298,13 @@ class TrainingContext:
             )
             return error
         return None
+
+
+def _begun(value: T | None) -> T:
+    """Return what is known as soon as the block has begun."""
+    if value is None:
+        raise ConfigurationError("The store and the rollout are there when the with block begins.")
+    return value
 
 
 def _rollout_error(raised: BaseException | None) -> RolloutError | None:
