@@ -1,6 +1,6 @@
 """Triplets of captured calls, whatever wire format the client spoke. Pure functions."""
 
-from typing import Any
+from typing import Any, cast
 
 from agentlightning.adapter.llm_span import image_urls
 from agentlightning.types.call import CallRecord
@@ -66,15 +66,22 @@ def prompt_ids(call: CallRecord) -> list[int]:
     return call.prompt_token_ids if own is None else own
 
 
-def chat_prompt(call: CallRecord) -> Any:
+def chat_prompt(call: CallRecord, choice: int = 0) -> Any:
     """Return what a call asked, as messages or as the text of a plain completion.
 
     None when there is no text: the client sent token ids, or said nothing.
+
+    Args:
+        call: The call.
+        choice: Index of the choice that answers; a completions request may have several prompts.
     """
     prompt = prompt_of(call)
     if call.chat_request is None and call.dialect == _COMPLETIONS and isinstance(prompt, list):
-        # The first of several prompts, which is the one that the first choice answers.
-        prompt = prompt[0] if prompt else None
+        # Each of several prompts is answered by `n` choices in a row.
+        wanted = call.request.get("n")
+        at = choice // wanted if isinstance(wanted, int) and wanted > 0 else choice
+        prompts = cast("list[Any]", prompt)
+        prompt = prompts[at] if at < len(prompts) else None
         return prompt if isinstance(prompt, str) else None
     return prompt
 

@@ -1,8 +1,8 @@
-"""Model calls as transcripts: one for each call, whoever recorded it, ready to be learnt from."""
+"""Model calls as transcripts: one for each answer, whoever recorded it, ready to be learnt from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from agentlightning.adapter.agents import agents_of
 from agentlightning.adapter.attribute_values import as_mapping
@@ -25,9 +25,10 @@ _NOBODY = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatCall:
-    """One call that was answered."""
+    """One answer to a call."""
 
     span_id: str
+    """Of the call, which all its answers share."""
     messages: list[Members]
     """Valid chat messages; the last is the answer."""
     tools: list[Members] | None
@@ -41,7 +42,10 @@ class ChatCall:
 
 
 def find_chat_calls(spans: Sequence[Span], *, reasoning: bool = False) -> list[ChatCall]:
-    """Return the answered calls among spans, in the order of the spans.
+    """Return the answers to calls among spans, in the order of the spans and of the choices.
+
+    A call with several choices (`n > 1`) that our gateway recorded gives each of them; of a
+    client's own span the first choice is read, since most clients keep no other.
 
     Calls that the gateway marked as failed, cancelled or untrained are left out, and so are
     repetitions: of several spans of one call the gateway's counts.
@@ -59,35 +63,37 @@ def find_chat_calls(spans: Sequence[Span], *, reasoning: bool = False) -> list[C
         for span in spans
         if (span.span_id in records if is_record(span) else _read(span) is not None)
     ]
-    found: list[ChatCall | None] = []
+    found: list[ChatCall] = []
     for span, label in one_per_call(tellers):
         agent = None if label == _NOBODY else label
         call = records.get(span.span_id)
         if call is None:
-            found.append(_from_span(span, tools_below.get(span.span_id, []), agent, reasoning))
+            chat = _from_span(span, tools_below.get(span.span_id, []), agent, reasoning)
+            found += [chat] if chat is not None else []
         else:
-            found.append(_from_record(call, span, call.role or agent, reasoning))
-    return [chat for chat in found if chat is not None]
+            found += _from_record(call, span, call.role or agent, reasoning)
+    return found
 
 
 def _from_record(
     call: CallRecord, span: Span, role: str | None, reasoning: bool
-) -> ChatCall | None:
-    answers = [choice for choice in call.choices if choice.message]
-    prompt = chat_prompt(call)
-    if not (call.trained and call.outcome == "ok" and answers) or prompt is None:
-        return None
-    request = call.chat_request or call.request
-    answer = cast("Members", answers[0].message)
-    return ChatCall(
-        span_id=span.span_id,
-        messages=normal_messages(prompt, answer, reasoning=reasoning),
-        tools=normal_tools(request),
-        agent=role,
-        model=call.model or None,
-        weight_versions=_versions(answers[0]),
-        is_exact=True,
-    )
+) -> Iterator[ChatCall]:
+    if not call.trained or call.outcome != "ok":
+        return
+    tools = normal_tools(call.chat_request or call.request)
+    for choice in call.choices:
+        prompt = chat_prompt(call, choice.index)
+        if not choice.message or prompt is None:
+            continue
+        yield ChatCall(
+            span_id=span.span_id,
+            messages=normal_messages(prompt, choice.message, reasoning=reasoning),
+            tools=tools,
+            agent=role,
+            model=call.model or None,
+            weight_versions=_versions(choice),
+            is_exact=True,
+        )
 
 
 def _versions(choice: CallChoice) -> tuple[int, ...]:

@@ -14,10 +14,13 @@ def last_calls(calls: Sequence[ChatCall]) -> list[ChatCall]:
     """Return the calls that no other call goes on from, in their order.
 
     A call goes on from another when its prompt begins with the other's prompt and answer, with
-    the same tools. Calls with equal transcripts are all kept: each was sampled.
+    the same tools. Calls with equal transcripts are all kept: each was sampled. Where a call had
+    several choices and one was gone on from, the agent turned the others down, and they are left
+    out; where none was, all are kept.
     """
-    earlier = {id(call) for found in continued_calls(calls).values() for call in found}
-    return [call for call in calls if id(call) not in earlier]
+    earlier = (call for found in continued_calls(calls).values() for call in found)
+    settled = {_question(call) for call in earlier}
+    return [call for call in calls if _question(call) not in settled]
 
 
 def continued_calls(calls: Sequence[ChatCall]) -> dict[int, list[ChatCall]]:
@@ -31,6 +34,12 @@ def continued_calls(calls: Sequence[ChatCall]) -> dict[int, list[ChatCall]]:
         prefixes = list(_digests(call))[:-1]
         found[place] = [earlier for prefix in prefixes for earlier in ends.get(prefix, ())]
     return found
+
+
+def _question(call: ChatCall) -> tuple[str, str]:
+    """Return what the choices of one call share, and its other prompts' choices do not."""
+    *prefixes, _ = _digests(call)
+    return call.span_id, prefixes[-1] if prefixes else ""
 
 
 def _digests(call: ChatCall) -> Iterator[str]:

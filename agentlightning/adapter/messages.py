@@ -26,15 +26,16 @@ class OpenAIMessages(TypedDict):
 
 
 class TraceToMessages(TraceAdapter[list[OpenAIMessages]]):
-    """Makes a transcript of every model call: its prompt, then its first answer.
+    """Makes a transcript of every answer to a model call: the prompt, then the answer.
 
-    Calls without an answer, and those that the gateway marked as untrained or failed, are left
+    A call with several choices (`n > 1`) has a transcript for each. Calls without an answer, and those that the gateway marked as untrained or failed, are left
     out; of several spans of one call the gateway's counts. Rewards play no part. Whatever the
     spans hold, the messages are valid for OpenAI's chat completions (see `normal_messages`).
 
     Args:
         per_conversation: Only the last call of each conversation, whose transcript holds the
-            earlier ones; without it there is one transcript per call, as in 0.3.0.
+            earlier ones and, of calls with several choices, the one that the agent went on from;
+            without it there is one transcript per answer, as in 0.3.0.
     """
 
     def __init__(self, *, per_conversation: bool = False) -> None:

@@ -104,14 +104,36 @@ def test_messages_told_as_events():
 
 
 def test_plain_completions():
-    """A text is the user's; of several prompts the first counts; token ids have no transcript."""
-    answer = CallChoice(message={"role": "assistant", "content": "a"}, prompt_token_ids=[1])
+    """A text is the user's; each choice answers its own prompt; ids have no transcript."""
 
-    def prompts(prompt):
-        call = make_call(
-            "ca-1", dialect="openai.completions", request={"prompt": prompt}, choices=[answer]
+    def asked(prompt, count=1, **more):
+        message = {"role": "assistant", "content": "a"}
+        choices = [
+            CallChoice(index=at, message=message, prompt_token_ids=[1]) for at in range(count)
+        ]
+        request = {"prompt": prompt, **more}
+        call = make_call("ca-1", dialect="openai.completions", request=request, choices=choices)
+        return [chat.messages[0]["content"] for chat in find_chat_calls([call.to_span()])]
+
+    assert asked("Once") == ["Once"]
+    assert asked("Once", 2, n=2) == ["Once", "Once"]
+    assert asked(["Once", "Twice"], 2) == ["Once", "Twice"]
+    assert asked(["Once", "Twice"], 4, n=2) == ["Once", "Once", "Twice", "Twice"]
+    assert asked([1, 2]) == asked([[1], [2]], 2) == []
+
+
+def test_every_choice():
+    """A call with several choices gives an answer for each that has a message, with its versions."""
+    choices = [
+        CallChoice(
+            index=at,
+            message={"role": "assistant", "content": said} if said else None,
+            versions=[VersionSpan(start=0, length=1, version=at)],
         )
-        return [chat.messages[0] for chat in find_chat_calls([call.to_span()])]
-
-    assert prompts("Once") == prompts(["Once", "Twice"]) == [{"role": "user", "content": "Once"}]
-    assert prompts([1, 2]) == prompts([[1], [2]]) == []
+        for at, said in enumerate(["a", "", "c"])
+    ]
+    found = find_chat_calls([make_call("ca-1", choices=choices).to_span()])
+    assert [chat.messages[-1]["content"] for chat in found] == ["a", "c"]
+    assert [chat.weight_versions for chat in found] == [(0,), (2,)]
+    assert {chat.span_id for chat in found} == {"1"}
+    assert found[0].messages[:-1] == found[1].messages[:-1]

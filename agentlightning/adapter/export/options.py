@@ -37,7 +37,7 @@ class ExportOptions:
     best_of_group: int | None = None
     """Keep so many rollouts of each group, those with the highest rewards."""
     per_call: bool = False
-    """See `samples_of`; preference formats compare conversations whatever this says."""
+    """See `samples_of`; formats of pairs compare conversations, and refuse this."""
     pairs: Literal["best-worst", "all"] = "best-worst"
     """Preferences: one pair per group, or every two rollouts whose rewards differ."""
     min_margin: float = 0.0

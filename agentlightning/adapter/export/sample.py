@@ -102,7 +102,7 @@ def samples_of(
         rollout: The rollout.
         attempt: Its attempt that counts.
         spans: The attempt's spans.
-        per_call: One sample per call instead of one per conversation; the earlier answers are
+        per_call: One sample per answer instead of one per conversation; the earlier answers are
             then part of the prompt.
     """
     kept = in_time(spans)
