@@ -35,7 +35,8 @@ class CallChoice(BaseModel):
 
     index: int = 0
     message: dict[str, Any] | None = None
-    """The assistant message as the client received it, in the shape of chat completions."""
+    """The assistant message as the client received it, in the shape of chat completions; what it
+    thought is in `reasoning_content`, whatever the server calls it."""
     prompt_token_ids: list[int] | None = None
     """Ids of this choice's own prompt, in a completions request with several prompts; None where
     it is the call's, and empty where the upstream did not tell it."""

@@ -32,7 +32,9 @@ class Answer:
     call_prefix: str = "call"
     """What their ids begin with."""
     reasoning: str = ""
-    """Thoughts before the text, sent as `reasoning_content`."""
+    """Thoughts before the text."""
+    reasoning_names: tuple[str, ...] = ("reasoning_content",)
+    """The members that they are sent as; newer servers say `reasoning`."""
     finish_reason: str | None = None
     """What the choices say instead of `stop` or `tool_calls`."""
     matched: str | None = None
@@ -260,7 +262,7 @@ class _Choice:
         content = self.text if self.text or not self.tools else None
         plain: dict[str, Any] = {"role": "assistant", "content": content}
         if self.answer.reasoning:
-            plain["reasoning_content"] = self.answer.reasoning
+            plain |= dict.fromkeys(self.answer.reasoning_names, self.answer.reasoning)
         if self.answer.refusal:
             plain["refusal"] = self.answer.refusal
         return {**plain, "tool_calls": self.tools} if self.tools else plain
@@ -284,7 +286,8 @@ class _Choice:
 
     def deltas(self) -> Iterator[dict[str, Any]]:
         """Yield one delta per token; half characters come out with their other half."""
-        yield from _text_deltas("reasoning_content", self.answer.reasoning)
+        for delta in _text_deltas("reasoning", self.answer.reasoning):
+            yield dict.fromkeys(self.answer.reasoning_names, delta["reasoning"])
         yield from _text_deltas("content", self.text)
         if self.answer.refusal:
             yield {"refusal": self.answer.refusal}

@@ -62,7 +62,7 @@ class ChoiceCapture:
         known = set(map(type, logprobs)) <= {float, int}
         return CallChoice(
             index=self.index,
-            message=_without_indices(self._message),
+            message=_as_recorded(self._message),
             prompt_token_ids=self.prompt_token_ids,
             token_ids=ids,
             logprobs=cast("list[float]", logprobs) if known else [],
@@ -165,10 +165,26 @@ def _index(item: Any) -> Any:
     return cast("dict[str, Any]", item).get("index") if isinstance(item, dict) else None
 
 
-def _without_indices(message: dict[str, Any] | None) -> dict[str, Any] | None:
+def _as_recorded(message: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a message as readers expect it, whichever server sent it, streamed or whole."""
+    return _with_thoughts(_without_indices(message)) if message else message
+
+
+def _with_thoughts(message: dict[str, Any]) -> dict[str, Any]:
+    """Name what was thought `reasoning_content`; newer servers say `reasoning`, or both."""
+    thought = message.get("reasoning")
+    if "reasoning" not in message or not isinstance(thought, str | None):
+        return message
+    kept = {key: value for key, value in message.items() if key != "reasoning"}
+    if thought and not kept.get("reasoning_content"):
+        kept["reasoning_content"] = thought
+    return kept
+
+
+def _without_indices(message: dict[str, Any]) -> dict[str, Any]:
     """Drop what only orders the chunks, so that streamed and whole messages are the same."""
-    calls = message.get("tool_calls") if message else None
-    if not message or not isinstance(calls, list):
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
         return message
     ordered = sorted(cast("list[Any]", calls), key=lambda call: _index(call) or 0)
     plain = [

@@ -279,3 +279,26 @@ async def test_record_says_who_called_and_how(server: ModelServer) -> None:
     )
     assert 0 < record.start_time <= record.end_time
     assert span.sequence_id == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("names", [("reasoning",), ("reasoning", "reasoning_content")])
+async def test_thoughts_have_one_name_in_records(
+    server: ModelServer, stream: bool, names: tuple[str, ...]
+) -> None:
+    """Thoughts are recorded as `reasoning_content`; the client sees them as the server sent them."""
+    server.script = Answer(text="so", reasoning="Hm, é", reasoning_names=names)
+    seen = dict.fromkeys(names, "")
+    async with running(server) as run, run.client() as client:
+        answer: Any = await client.chat.completions.create(model="m", messages=HELLO, stream=stream)
+        if stream:
+            async for chunk in answer:
+                for name in names:
+                    delta = chunk.choices[0].delta if chunk.choices else None
+                    seen[name] += (delta and (delta.model_extra or {}).get(name)) or ""
+        else:
+            seen = {name: answer.choices[0].message.model_extra[name] for name in names}
+        record = await run.record()
+    assert seen == dict.fromkeys(names, "Hm, é")
+    message = {"role": "assistant", "content": "so", "reasoning_content": "Hm, é"}
+    assert record.choices[0].message == message
