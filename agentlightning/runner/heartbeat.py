@@ -71,7 +71,9 @@ class Heartbeat:
         if self.interval_seconds <= 0:
             yield
         elif self._has_thread(store):
-            async with self._in_thread(store, worker_id, held or {}):
+            # An empty mapping must stay the caller's own: it fills with the first claim.
+            kept = {} if held is None else held
+            async with self._in_thread(store, worker_id, kept):
                 yield
         else:
             task = asyncio.create_task(self._beat_for_ever(store, worker_id))

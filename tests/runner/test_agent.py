@@ -491,6 +491,25 @@ async def test_claims_have_a_lease(store, working):
     assert ended.attempt.lease_seconds == 60.0
 
 
+async def test_claims_taken_after_the_start_are_renewed(store, working):
+    """The heartbeat renews the leases of claims made after it began, again and again."""
+
+    class Watching(LitAgent[Any]):
+        async def rollout_async(self, task, resources, rollout):
+            signs = set()
+            async with asyncio.timeout(10):
+                while len(signs) < 3:
+                    attempt = await store.get_latest_attempt(rollout.rollout_id)
+                    signs |= {attempt.last_heartbeat_time} - {None}
+                    await asyncio.sleep(0.01)
+            return 1.0
+
+    async with working(Watching(), heartbeat_interval=0.05, interval_jitter=0.0):
+        for _ in range(2):
+            (item,) = await finished(store, await enqueue(store, ["x"]))
+            assert (item.status, item.attempt.sequence_id) == ("succeeded", 1)
+
+
 async def test_an_agent_may_say_how_it_failed(store, working):
     """A failure of our own classes keeps its class: a timeout raised by an agent is one."""
 
