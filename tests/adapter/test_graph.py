@@ -40,7 +40,7 @@ def test_the_program_gets_the_text_and_the_pictures_name(
 def test_what_graphviz_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A program that refuses is quoted, and the text is kept."""
     program(tmp_path, monkeypatch, "echo no such font >&2; exit 1")
-    with pytest.raises(ConfigurationError, match="could not draw .*: no such font"):
+    with pytest.raises(ConfigurationError, match=r"could not draw .*: no such font"):
         draw_tree([(make_span("a"), None)], str(tmp_path / "tree"))
     assert (tmp_path / "tree").exists()
 
