@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.base import Algorithm
     from agentlightning.algorithm.decorator import FunctionalAlgorithm, algo
     from agentlightning.algorithm.fast import Baseline, FastAlgorithm
-    from agentlightning.algorithm.grpo import GRPO
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.grpo import GRPO, GRPOConfig
     from agentlightning.algorithm.result import FitResult
 
 __all__ = [
@@ -32,7 +31,7 @@ __getattr__, __dir__ = lazy_exports(
         "Baseline": "agentlightning.algorithm.fast",
         "FastAlgorithm": "agentlightning.algorithm.fast",
         "GRPO": "agentlightning.algorithm.grpo",
-        "GRPOConfig": "agentlightning.algorithm.policy.config",
+        "GRPOConfig": "agentlightning.algorithm.grpo",
         "FitResult": "agentlightning.algorithm.result",
     },
 )

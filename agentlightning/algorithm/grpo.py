@@ -2,120 +2,44 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from agentlightning._internal.extra import RL_LIBRARIES, require_extra
-from agentlightning.algorithm.base import Algorithm
-from agentlightning.algorithm.policy.config import GRPOConfig
-from agentlightning.algorithm.policy.run_dir import RunDirectory
-from agentlightning.algorithm.result import FitResult
-from agentlightning.errors import ConfigurationError
+from agentlightning.algorithm.policy.config import PolicyConfig
+from agentlightning.algorithm.policy.optimizer import PolicyOptimizer
 
 if TYPE_CHECKING:
-    from agentlightning.progress.base import ProgressSink
-    from agentlightning.store.base import LightningStore
-    from agentlightning.types import Dataset
+    from agentlightning.algorithm.policy.learner import Learner
+    from agentlightning.algorithm.policy.policy import Policy
+    from agentlightning.algorithm.policy.run_config import RunConfig
 
-__all__ = ["GRPO"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["GRPO", "GRPOConfig"]
 
 
-class GRPO(Algorithm):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GRPOConfig(PolicyConfig):
+    """Everything that decides how GRPO learns."""
+
+    def __post_init__(self) -> None:
+        PolicyConfig.__post_init__(self)
+        self._require(self.group_size >= 2, "group_size", "must be at least 2 to compare with")
+
+
+class GRPO(PolicyOptimizer[GRPOConfig]):
     """Trains a model on what its own rollouts earned, compared within groups of the same task.
 
     Advantages are group-centred rewards (arXiv:2402.03300, without the division by the standard
     deviation that arXiv:2503.20783 argues against); the loss is PPO's clipped ratio against the
     probabilities recorded at sampling time, with the asymmetric bounds of arXiv:2503.14476.
 
-    Args:
-        config: The whole configuration; or give its fields as keyword arguments.
-        progress: What watches the fit, besides the metrics file. Default: the terminal view; an
-            empty sequence keeps quiet.
-        **settings: Fields of `GRPOConfig`.
-
     Example:
         >>> GRPO(model="smollm2-135m-instruct", group_size=4).config.group_size
         4
     """
 
-    preferred_strategy: ClassVar[str | None] = "shm"
+    config_class: ClassVar[type[RunConfig]] = GRPOConfig
 
-    def __init__(
-        self,
-        config: GRPOConfig | None = None,
-        *,
-        progress: Sequence[ProgressSink] | None = None,
-        **settings: Any,
-    ) -> None:
-        """Check the configuration; nothing is loaded yet."""
-        if config is not None and settings:
-            raise ConfigurationError(
-                f"Give either config= or its fields ({', '.join(settings)}), not both."
-            )
-        try:
-            self.config = config or GRPOConfig(**settings)
-        except TypeError as error:
-            raise ConfigurationError(f"{error}: see GRPOConfig for the fields.") from error
-        self._progress = progress
-        self._run: RunDirectory | None = None
-        self._result: FitResult | None = None
+    def learner(self, policy: Policy) -> Learner:
+        from agentlightning.algorithm.policy.gradient import PolicyGradient
 
-    def prepare(self, *, resume: bool | None) -> str | None:
-        require_extra("rl", *RL_LIBRARIES)
-        self.config.check_names()
-        self._run = RunDirectory.open(self.config, algorithm=type(self).__name__, resume=resume)
-        self._result = None
-        return self._run.store_url
-
-    async def recover(self, store: LightningStore) -> None:
-        from agentlightning.algorithm.policy.collect import cancel_unfinished
-
-        if self._run is not None and self._run.resumed:
-            count = await cancel_unfinished(store, run_id=self._run.run_id)
-            logger.info("run resumed", extra={"open_rollouts_cancelled": count})
-
-    def get_result(self) -> FitResult | None:
-        if self._result is None and self._run is not None and self._run.has_result:
-            # The algorithm ran in a process of its own; its directory is here all the same.
-            return FitResult.load(self._run.path)
-        return self._result
-
-    async def run(
-        self,
-        train_dataset: Dataset[Any] | None = None,
-        val_dataset: Dataset[Any] | None = None,
-    ) -> None:
-        """Train for the configured number of steps.
-
-        Raises:
-            ConfigurationError: There is no training task.
-            EmptyBatchError: A step's rollouts hold nothing to learn from.
-            NonFiniteLossError: The loss became NaN or infinite.
-        """
-        from agentlightning.algorithm.policy.loop import PolicyLoop
-        from agentlightning.algorithm.policy.policy import Policy
-
-        if self._run is None:
-            self.prepare(resume=None)
-        assert self._run is not None
-        store = self.get_store()
-        loop = PolicyLoop(
-            type(self).__name__,
-            self.config,
-            self._run,
-            store,
-            Policy(self.config, store),
-            self._sink(self._run),
-        )
-        self._result = await loop.run(train_dataset, val_dataset)
-
-    def _sink(self, run: RunDirectory) -> ProgressSink:
-        from agentlightning.progress import FanOut, JsonlSink, TerminalSink
-
-        watching: Sequence[ProgressSink] = (
-            [TerminalSink()] if self._progress is None else self._progress
-        )
-        return FanOut([JsonlSink(run.metrics_path), *watching])
+        return PolicyGradient(self.config, policy)

@@ -46,7 +46,7 @@ async def _serve(source: str, host: str, port: int, token: str | None) -> None:
 
 async def _open_policy(source: str) -> Policy:
     require_extra("rl", *RL_LIBRARIES)
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.grpo import GRPOConfig
     from agentlightning.algorithm.policy.policy import Policy
     from agentlightning.store.memory import InMemoryLightningStore
 

@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
-    """What one training step minimises; a value, stored with the run."""
+    """What one training step minimises, in how many updates; a value, stored with the run."""
 
     name: str = "ppo_clip"
     anchor: Literal["rollout", "trainer"] = "rollout"
@@ -73,6 +73,12 @@ class LossSpec:
 
     entropy_coef: float = 0.0
     """Factor of the entropy bonus."""
+
+    epochs: int = 1
+    """Passes over the batch."""
+
+    mini_batches: int = 1
+    """Updates per pass, each on a part of the groups."""
 
 
 @dataclass(frozen=True, slots=True)

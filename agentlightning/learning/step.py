@@ -29,13 +29,7 @@ Stream = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepConfig:
-    """How a step is carried out; none of it changes what is learned but `epochs` and
-    `mini_batches`.
-    """
-
-    epochs: int = 1
-    mini_batches: int = 1
-    """Updates per epoch, each on a part of the groups."""
+    """How a step is carried out; none of it changes what is learned."""
 
     max_slots: int = 2048
     """Slots of one forward pass. Memory grows with it; larger passes share more prefixes."""
@@ -62,8 +56,8 @@ def train_step(
     batch = _with_fixed_scores(model, batch, loss, config)
     statistics, norms, n_slots = StepStatistics(), list[float](), 0
     optimizer.zero_grad()
-    for _ in range(config.epochs):
-        for mini in batch.split(config.mini_batches):
+    for _ in range(loss.epochs):
+        for mini in batch.split(loss.mini_batches):
             for pack in _packs(mini.rows, config):
                 scores = score_pack(
                     model,
@@ -86,7 +80,7 @@ def train_step(
         "training/n_rows": float(len(batch)),
         "training/n_tokens": float(batch.n_tokens),
         "training/n_trained_tokens": float(batch.n_trained),
-        "training/packing_ratio": config.epochs * batch.n_tokens / n_slots,
+        "training/packing_ratio": loss.epochs * batch.n_tokens / n_slots,
         "training/seconds": perf_counter() - started,
     }
 
@@ -100,7 +94,7 @@ def _with_fixed_scores(
 ) -> RowBatch:
     """Fill in what must be scored before the first update: the anchor and the reference."""
     rows = batch.rows
-    if config.epochs * config.mini_batches > 1:
+    if loss.epochs * loss.mini_batches > 1:
         # With a single update the policy's own scores, detached, are the anchor.
         old = score_rows(model, batch, config)
         rows = tuple(replace(row, logp_old=o) for row, o in zip(rows, old, strict=True))

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 import agentlightning as agl
-from agentlightning.algorithm.grpo import GRPO
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPO, GRPOConfig
 from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.store.url import open_store

@@ -15,7 +15,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from agentlightning.algorithm.grpo import GRPO
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.cli import main

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.cli import main
 from agentlightning.progress import JsonlSink, StepReport

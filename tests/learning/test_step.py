@@ -127,8 +127,8 @@ def test_several_updates_keep_the_first_anchor():
     """With mini-batches and epochs the ratio moves away from 1, and every group is used."""
     model = tiny_llama()
     optimizer = Optimizer(model, AdamWConfig(lr=1e-2))
-    config = StepConfig(epochs=2, mini_batches=2)
-    metrics = train_step(model, optimizer, batch_of(random_rows()), LossSpec(), config)
+    loss = LossSpec(epochs=2, mini_batches=2)
+    metrics = train_step(model, optimizer, batch_of(random_rows()), loss, CONFIG)
     assert metrics["training/n_updates"] == 4
     assert metrics["training/ratio_max"] > 1.01
 

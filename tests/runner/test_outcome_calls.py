@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.outcome import fetch_outcome
 from agentlightning.gateway.budget import CallBudget
 from agentlightning.litagent import LitAgent

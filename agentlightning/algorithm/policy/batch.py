@@ -18,7 +18,7 @@ from agentlightning.learning.losses import LossSpec
 from agentlightning.learning.rows import RowBatch, TrainRow
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.config import PolicyConfig
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
 
 __all__ = ["batch_from_outcomes", "loss_spec"]
@@ -32,19 +32,28 @@ _MISMATCHES = {
 }
 
 
-def loss_spec(config: GRPOConfig) -> LossSpec:
-    """Return the loss that a configuration asks for, anchored on the sampling policy."""
+def loss_spec(config: PolicyConfig) -> LossSpec:
+    """Return the loss that a configuration asks for."""
     return LossSpec(
         name=config.loss,
         clip_low=config.clip_low,
         clip_high=config.clip_high,
         dual_clip=config.dual_clip,
+        anchor=config.anchor,
+        correction=config.correction,
+        correction_low=config.correction_low,
+        correction_high=config.correction_high,
+        kl_coef=config.kl_coef,
+        kl_kind=config.kl_kind,
+        entropy_coef=config.entropy_coef,
+        epochs=config.update_epochs,
+        mini_batches=config.mini_batches,
     )
 
 
 def batch_from_outcomes(
     outcomes: Sequence[RolloutOutcome],
-    config: GRPOConfig,
+    config: PolicyConfig,
     *,
     seed: str,
     decode: Decode | None = None,

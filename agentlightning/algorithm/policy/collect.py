@@ -18,7 +18,7 @@ from agentlightning.store.base import is_finished
 from agentlightning.types import EnqueueRolloutRequest, RolloutConfig, RolloutMode
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.algorithm.policy.run_dir import RunDirectory
     from agentlightning.store.base import LightningStore
 
@@ -45,7 +45,7 @@ class PlannedRollout:
 class Collector:
     """Runs planned rollouts through the store; one step at a time."""
 
-    def __init__(self, store: LightningStore, config: GRPOConfig, run: RunDirectory) -> None:
+    def __init__(self, store: LightningStore, config: RunConfig, run: RunDirectory) -> None:
         """Use `store` under the time limits of `config`."""
         self._store = store
         self._config = config

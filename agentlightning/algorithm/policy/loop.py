@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import monotonic
-from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
 from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, cancel_unfinished
 from agentlightning.algorithm.policy.curriculum import step_task_indices
 from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warning
@@ -28,9 +27,10 @@ from agentlightning.learning.checkpoint import CheckpointStore
 from agentlightning.progress.base import ProgressSink, RunInfo, Sample, StepReport
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.learner import Learner
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
     from agentlightning.algorithm.policy.policy import Policy
+    from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.algorithm.policy.run_dir import RunDirectory
     from agentlightning.store.base import LightningStore
     from agentlightning.types import Dataset
@@ -46,10 +46,11 @@ class PolicyLoop:
     def __init__(
         self,
         name: str,
-        config: GRPOConfig,
+        config: RunConfig,
         run: RunDirectory,
         store: LightningStore,
         policy: Policy,
+        learner: Learner,
         progress: ProgressSink,
     ) -> None:
         """Wire the parts; `run` does the work."""
@@ -58,6 +59,7 @@ class PolicyLoop:
         self._run = run
         self._store = store
         self._policy = policy
+        self._learner = learner
         self._progress = progress
         self._collector = Collector(store, config, run)
         self._checkpoints = CheckpointStore(run.checkpoints_path, keep=config.keep)
@@ -133,16 +135,9 @@ class PolicyLoop:
         outcomes = await self._sample(planned, temperature=self._config.temperature, mode="train")
         sampled = monotonic()
         check_batch(outcomes, max_empty_share=self._config.max_empty_share)
-        batch, metrics = batch_from_outcomes(
-            outcomes,
-            self._config,
-            seed=f"{self._config.seed}/{step}",
-            decode=self._policy.decode,
-        )
+        self._progress.phase("training")
+        metrics = await self._learner.learn(outcomes, step=step)
         metrics |= self._policy.history_metrics()
-        if batch.n_trained:
-            self._progress.phase("training")
-            metrics |= await self._policy.train(batch, loss_spec(self._config))
         self._state.step += 1
         self._state.version = self._policy.version
         metrics |= self._speed(metrics, started, sampled)

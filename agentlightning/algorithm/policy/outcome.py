@@ -13,7 +13,7 @@ from agentlightning.adapter.rewards import find_final_reward
 from agentlightning.types import Attempt, AttemptedRollout, CallRecord, Rollout, Span
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.store.base import LightningStore
 
 __all__ = ["RolloutOutcome", "fetch_outcome"]
@@ -61,7 +61,7 @@ class RolloutOutcome:
 
 
 async def fetch_outcome(
-    store: LightningStore, rollout: Rollout, *, group_id: str, config: GRPOConfig
+    store: LightningStore, rollout: Rollout, *, group_id: str, config: RunConfig
 ) -> RolloutOutcome:
     """Read what the latest attempt of an ended rollout left in the store.
 
@@ -100,7 +100,7 @@ def _classify(rollout: Rollout, attempt: Attempt | None) -> tuple[str, str | Non
     )
 
 
-def _reward(spans: Sequence[Span], outcome: str, config: GRPOConfig) -> float | None:
+def _reward(spans: Sequence[Span], outcome: str, config: RunConfig) -> float | None:
     if outcome == "ok":
         return find_final_reward(spans)
     if config.failure_policy == "reward" and outcome in _AGENT_OUTCOMES:

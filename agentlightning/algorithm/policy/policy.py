@@ -1,7 +1,8 @@
 """The policy: one set of weights that is sampled, served to agents, and trained.
 
-The only place where engine, gateway and train backend meet. They share one module: the engine
-stands still while the backend changes it, and learns the new version afterwards.
+The only place where inference, gateway and train backend meet. The embedded engine samples the very
+module that is trained, so it stands still while the backend changes it; a model server elsewhere
+goes on meanwhile. Either is told the new version afterwards.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from agentlightning.engine.engine import Engine, EngineConfig
 from agentlightning.engine.loading import load_model
-from agentlightning.engine.service import EngineUpstream
 from agentlightning.errors import EngineError
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.server import Gateway
+from agentlightning.inference.connect import connect_inference
 from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
 from agentlightning.types import NamedResources, ProxyLLM
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.run_config import RunConfig
+    from agentlightning.inference.base import InferenceBackend
     from agentlightning.learning.losses import LossSpec
     from agentlightning.learning.rows import RowBatch
     from agentlightning.store.base import LightningStore
@@ -40,7 +41,7 @@ class Policy:
     The order of calls: `load`, `set_sampling`, `open_gateway`; then anything; at last `stop`.
     """
 
-    def __init__(self, config: GRPOConfig, store: LightningStore) -> None:
+    def __init__(self, config: RunConfig, store: LightningStore) -> None:
         """Remember what to load.
 
         Args:
@@ -50,8 +51,7 @@ class Policy:
         self._config = config
         self._store = store
         self._backend: TorchTrainBackend | None = None
-        self._engine: Engine | None = None
-        self._upstream: EngineUpstream | None = None
+        self._inference: InferenceBackend | None = None
         self._gateway: Gateway | None = None
         self._route: ModelRoute | None = None
         self._told: Mapping[str, float] = {}
@@ -65,7 +65,16 @@ class Policy:
     @property
     def version(self) -> int:
         """Return the version of the weights that are sampled now."""
-        return self._engine.version if self._engine is not None else 0
+        return self._inference.version if self._inference is not None else 0
+
+    @property
+    def inference(self) -> InferenceBackend:
+        """Return what samples the model.
+
+        Raises:
+            EngineError: The model is not loaded.
+        """
+        return _ready(self._inference)
 
     @property
     def endpoint(self) -> str:
@@ -82,7 +91,7 @@ class Policy:
         Raises:
             EngineError: The model is not loaded.
         """
-        return _ready(self._engine).tokenizer.decode(list(ids), skip_special_tokens=False)
+        return self.inference.tokens.tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def history_metrics(self) -> dict[str, float]:
         """Return how prompts were made since the last call, under the names of metrics.
@@ -90,7 +99,7 @@ class Policy:
         Raises:
             EngineError: The model is not loaded.
         """
-        stats = _ready(self._upstream).history_stats()
+        stats = self.inference.upstream.history_stats()
         totals: dict[str, float] = {
             "kept_tokens": stats.kept_tokens,
             "evicted": stats.evicted,
@@ -110,11 +119,11 @@ class Policy:
         Raises:
             ConfigurationError: The model cannot be found or trained.
             CheckpointError: The checkpoint is damaged or of another model.
+            UpstreamError: The model server cannot be reached.
         """
         await asyncio.to_thread(self._load, checkpoint)
-        engine = _ready(self._engine)
-        engine.set_version(version)
-        engine.start()
+        await self.inference.start()
+        await self.inference.publish(version, _ready(self._backend))
 
     def _load(self, checkpoint: Path | None) -> None:
         config = self._config
@@ -129,14 +138,21 @@ class Policy:
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 grad_clip=config.max_grad_norm,
+                warmup_steps=config.warmup_steps,
                 max_slots=config.micro_batch_tokens,
             ),
         )
         if checkpoint is not None:
             self._backend.restore(checkpoint)
-        self._engine = Engine(loaded.model, loaded.tokenizer, config=EngineConfig(seed=config.seed))
-        self._upstream = EngineUpstream(self._engine, model=self.alias, history=config.history)
-        self._route = ModelRoute(upstream=self._upstream, model=self.alias)
+        self._inference = connect_inference(
+            "embedded",
+            model=loaded.model,
+            tokenizer=loaded.tokenizer,
+            name=self.alias,
+            history=config.history,
+            seed=config.seed,
+        )
+        self._route = ModelRoute(upstream=self._inference.upstream, model=self.alias)
 
     def set_sampling(self, *, forced: Mapping[str, Any], max_tokens: int) -> None:
         """Decide how the model is sampled from the next call on.
@@ -173,11 +189,11 @@ class Policy:
         await self._gateway.start()
 
     async def stop(self) -> None:
-        """Close the gateway and end the engine; idempotent."""
+        """Close the gateway and end inference; idempotent."""
         if self._gateway is not None:
             await self._gateway.stop()
-        if self._engine is not None:
-            await asyncio.to_thread(self._engine.stop)
+        if self._inference is not None:
+            await self._inference.stop()
 
     def resources(self) -> NamedResources:
         """Return what agents need to call the model."""
@@ -189,13 +205,14 @@ class Policy:
         Raises:
             NonFiniteLossError: The loss is NaN or infinite; the weights are as they were.
         """
-        engine, backend = _ready(self._engine), _ready(self._backend)
-        await engine.pause(mode="wait")
+        inference, backend = self.inference, _ready(self._backend)
+        if inference.shares_weights:
+            await inference.pause(mode="wait")
         try:
             metrics = await asyncio.to_thread(backend.step, batch, loss)
-            engine.set_version(engine.version + 1)
+            await inference.publish(inference.version + 1, backend)
         finally:
-            engine.resume()
+            await inference.resume()
         return metrics
 
     def save(self, path: Path) -> None:

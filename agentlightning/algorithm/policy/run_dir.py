@@ -24,7 +24,7 @@ from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.settings import Settings
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.run_config import RunConfig
 
 __all__ = ["RunDirectory"]
 
@@ -66,7 +66,7 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @classmethod
-    def open(cls, config: GRPOConfig, *, algorithm: str, resume: bool | None) -> RunDirectory:
+    def open(cls, config: RunConfig, *, algorithm: str, resume: bool | None) -> RunDirectory:
         """Make the directory of a new run, or find that of the run to continue.
 
         Args:
@@ -107,7 +107,7 @@ class RunDirectory:
         return cls(path.absolute(), run_id=stored["run_id"], session=stored["sessions"])
 
     @classmethod
-    def _create(cls, path: Path, config: GRPOConfig, algorithm: str) -> RunDirectory:
+    def _create(cls, path: Path, config: RunConfig, algorithm: str) -> RunDirectory:
         path = path.absolute()
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         run_id = generate_id(6)
@@ -129,7 +129,7 @@ def _read_config(path: Path) -> dict[str, Any] | None:
 
 
 def _refuse_other_run(
-    path: Path, stored: dict[str, Any], config: GRPOConfig, algorithm: str
+    path: Path, stored: dict[str, Any], config: RunConfig, algorithm: str
 ) -> None:
     if stored["algorithm"] != algorithm:
         raise ConfigurationError(

@@ -55,8 +55,6 @@ class TorchConfig:
     weight_decay: float = 0.0
     grad_clip: float | None = 1.0
     warmup_steps: int = 0
-    epochs: int = 1
-    mini_batches: int = 1
     max_slots: int = 2048
     """Slots (distinct tokens) of one forward pass. 2048 of a 135M model in bf16 take about 2 GB."""
 
@@ -101,8 +99,6 @@ class TorchTrainBackend:
             model.requires_grad_(True)
         self.optimizer = Optimizer(model, self.config.optimizer())
         self._step = StepConfig(
-            epochs=self.config.epochs,
-            mini_batches=self.config.mini_batches,
             max_slots=self.config.max_slots,
             layout=layout,
             entropy=self.config.entropy,

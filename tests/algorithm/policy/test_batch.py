@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
-from agentlightning.algorithm.policy.config import GRPOConfig
 from agentlightning.algorithm.policy.outcome import RolloutOutcome
 from tests.support.spans import make_call
 

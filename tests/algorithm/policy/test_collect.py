@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 import agentlightning as agl
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy import collect
 from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, cancel_unfinished
-from agentlightning.algorithm.policy.config import GRPOConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.errors import TrainingError
 from agentlightning.store.memory import InMemoryLightningStore

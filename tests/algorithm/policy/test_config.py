@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.errors import ConfigurationError
 
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
+from agentlightning.algorithm.policy.gradient import PolicyGradient
 from agentlightning.algorithm.policy.loop import PolicyLoop
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.policy.run_dir import RunDirectory
@@ -38,7 +39,8 @@ class Fits:
         run = RunDirectory.open(config, algorithm="GRPO", resume=None)
         self.watcher = Watcher()
         self.policy = Policy(config, self.store)
-        return PolicyLoop("GRPO", config, run, self.store, self.policy, self.watcher)
+        learner = PolicyGradient(config, self.policy)
+        return PolicyLoop("GRPO", config, run, self.store, self.policy, learner, self.watcher)
 
     async def fit(self, tasks=TASKS, held_out=None, **settings):
         loop = self.loop(**settings)

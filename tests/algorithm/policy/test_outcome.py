@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import agentlightning as agl
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.outcome import RolloutOutcome, fetch_outcome
 from agentlightning.types import CallChoice, EnqueueRolloutRequest, RolloutConfig
 from tests.algorithm.working import working

@@ -10,8 +10,8 @@ import pytest
 from openai import AsyncOpenAI, AuthenticationError
 
 from agentlightning.adapter.calls import find_calls
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
-from agentlightning.algorithm.policy.config import GRPOConfig
 from agentlightning.algorithm.policy.outcome import RolloutOutcome
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.errors import EngineError

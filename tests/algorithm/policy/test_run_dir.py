@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlightning.algorithm.policy.config import GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.errors import CheckpointError, ConfigurationError
 

@@ -1,0 +1,147 @@
+"""The part of a configuration that every algorithm which trains a model shares.
+
+A configuration is frozen, stored with the run, printed at its start, and the key under which a
+run is continued: only what cannot change the outcome of the steps done may differ on a resume.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
+
+from agentlightning.errors import ConfigurationError
+
+__all__ = ["HistoryMode", "RunConfig"]
+
+HistoryMode = Literal["exact", "template"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Model, sampling, optimiser, evaluation and checkpoints."""
+
+    MAY_DIFFER_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
+        {"steps", "epochs", "run_dir", "eval_every", "keep"}
+    )
+
+    model: str
+    """A catalogue name (`smollm2-135m-instruct`), a directory, or a hub id."""
+    model_alias: str | None = None
+    """Name under which agents call the model; the last part of `model` by default."""
+
+    group_size: int = 8
+    """Rollouts of one task in a step, which are compared with each other."""
+    batch_groups: int = 4
+    """Tasks per training step."""
+    steps: int | None = None
+    """Training steps; None derives them from `epochs`."""
+    epochs: float = 1.0
+    """Passes over the training tasks, where `steps` is None."""
+
+    temperature: float = 1.0
+    """Sampling temperature of training rollouts; forced upon the agent's calls."""
+    max_tokens: int = 256
+    """Longest answer of one call, where the agent does not say."""
+    history: HistoryMode = "exact"
+    """How prompts with earlier answers are made: `exact` repeats the tokens that were sampled, so
+    that a conversation is one training row; `template` lets the chat template write them anew, as
+    a server without memory does, and each turn that it changes is a row of its own."""
+    roles: str | None = None
+    """Regular expression searched in the role of a call (header `x-agl-role`), or in the model name
+    of a call without one: only calls that match are trained. None trains all."""
+    rollout_timeout_seconds: float = 600.0
+    """Longest life of one rollout."""
+    max_attempts: int = 2
+    """Attempts per rollout when its runner is lost (not when the agent fails)."""
+    failure_policy: Literal["reward", "exclude"] = "reward"
+    """A failed rollout stays in its group with `failure_reward`, or is left out of it. Either way
+    only the agent's own failures count: what the infrastructure lost never does."""
+    failure_reward: float = 0.0
+    max_empty_share: float = 0.5
+    """The fit stops when more of a step's rollouts than this hold no trainable call."""
+
+    learning_rate: float = 2e-5
+    warmup_steps: int = 0
+    """Updates over which the learning rate rises linearly; constant afterwards."""
+    lora_rank: int | None = 16
+    """Rank of the adapters on all linear layers; None trains every weight."""
+    lora_alpha: int = 32
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    micro_batch_tokens: int = 2048
+    """Most distinct tokens in one forward pass; bounds memory."""
+
+    eval_every: int = 0
+    """Evaluate each so many steps; 0 evaluates before the first and after the last step only."""
+    eval_temperature: float = 0.0
+    checkpoint_every: int = 1
+    keep: int = 2
+    """Checkpoints kept, besides the best."""
+    seed: int = 0
+    run_dir: str | None = None
+    """Where the run lives; None makes a new directory below `runs/`."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "group_size",
+            "batch_groups",
+            "max_tokens",
+            "max_attempts",
+            "checkpoint_every",
+            "keep",
+        ):
+            self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        self._require(self.steps is None or self.steps >= 1, "steps", "must be at least 1")
+        self._require(self.epochs > 0, "epochs", "must be positive")
+        self._require(self.temperature > 0, "temperature", "must be positive to explore")
+        self._require(self.learning_rate > 0, "learning_rate", "must be positive")
+        self._require(self.warmup_steps >= 0, "warmup_steps", "must not be negative")
+        self._require(
+            self.lora_rank is None or self.lora_rank >= 1, "lora_rank", "must be at least 1 or None"
+        )
+        self._require(0 <= self.max_empty_share <= 1, "max_empty_share", "must lie in 0..1")
+        self._require_one_of("history", get_args(HistoryMode))
+        self._require_one_of("failure_policy", ("reward", "exclude"))
+        try:
+            re.compile(self.roles or "")
+        except re.error as error:
+            self._require(False, "roles", f"is not a regular expression: {error}")
+
+    def _require(self, condition: bool, name: str, message: str) -> None:
+        if not condition:
+            raise ConfigurationError(f"{name}={getattr(self, name)!r} {message}.")
+
+    def _require_one_of(self, name: str, known: tuple[str, ...] | list[str]) -> None:
+        self._require(getattr(self, name) in known, name, f"is not one of {', '.join(known)}")
+
+    def check_names(self) -> None:
+        """Check the names that only the learning room knows; loads torch.
+
+        Raises:
+            ConfigurationError: One is unknown; the message lists those that are known.
+        """
+
+    @property
+    def alias(self) -> str:
+        """Name under which agents call the model."""
+        return self.model_alias or self.model.rstrip("/").rsplit("/", 1)[-1]
+
+    def total_steps(self, tasks: int) -> int:
+        """Return the number of training steps for so many training tasks."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round(self.epochs * tasks / self.batch_groups))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON-able values."""
+        return asdict(self)
+
+    def difference(self, earlier: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return `name: (earlier, now)` of what differs and must not on a resume."""
+        return {
+            field.name: (earlier.get(field.name), getattr(self, field.name))
+            for field in fields(self)
+            if field.name not in self.MAY_DIFFER_ON_RESUME
+            and earlier.get(field.name) != getattr(self, field.name)
+        }
