@@ -15,9 +15,9 @@ from agentlightning._internal.clock import now
 from agentlightning.engine.chat_request import ChatRequest, parse_chat_request
 from agentlightning.engine.choice import ChoiceWriter, Piece
 from agentlightning.engine.choice_sampler import ChoiceSampler, SampledChoice, told_ids, usage_of
-from agentlightning.engine.engine import Engine
 from agentlightning.engine.history.splicer import HistorySplicer, PromptPlan
 from agentlightning.engine.reasoning import ReasoningFilter, detect_reasoning
+from agentlightning.engine.token_source import TokenSource
 from agentlightning.engine.token_text import TokenText
 from agentlightning.engine.tools import ToolFormat, detect_format
 
@@ -35,11 +35,11 @@ the chat template renders every prompt anew, as a model server without memory do
 class ChatService:
     """Chat completions of one engine; its methods may run in any event loop."""
 
-    def __init__(self, engine: Engine, *, model: str, history: HistoryMode = "exact") -> None:
+    def __init__(self, engine: TokenSource, *, model: str, history: HistoryMode = "exact") -> None:
         """Serve `engine`.
 
         Args:
-            engine: A started engine.
+            engine: A started engine, or what else samples.
             model: Name in answers to requests that name none.
             history: How prompts with earlier answers are made.
         """

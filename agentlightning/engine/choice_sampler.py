@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentlightning.engine.choice import ChoiceWriter, Piece
-from agentlightning.engine.engine import Engine
 from agentlightning.engine.request import Generation, TokenCallback, TokenEvent
 from agentlightning.engine.sampling import SamplingParams, derive_seed
+from agentlightning.engine.token_source import TokenSource
 from agentlightning.errors import EngineError
 
 __all__ = ["ChoiceSampler", "SampledChoice", "told_ids", "usage_of"]
@@ -45,7 +45,7 @@ class ChoiceSampler:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TokenSource,
         prompts: Sequence[Sequence[int]],
         params: SamplingParams,
         write: Callable[[], ChoiceWriter],
@@ -54,7 +54,7 @@ class ChoiceSampler:
         """Prepare to sample.
 
         Args:
-            engine: A started engine.
+            engine: A started engine, or what else samples.
             prompts: One for each choice.
             params: How to sample; each choice derives a seed of its own from its seed.
             write: Makes the writer of a choice.

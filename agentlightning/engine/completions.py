@@ -15,7 +15,6 @@ from typing import Any, cast
 from agentlightning._internal.clock import now
 from agentlightning.engine.choice import ChoiceWriter, Piece
 from agentlightning.engine.choice_sampler import ChoiceSampler, told_ids, usage_of
-from agentlightning.engine.engine import Engine
 from agentlightning.engine.request_fields import (
     Neutral,
     read_body,
@@ -26,6 +25,7 @@ from agentlightning.engine.request_fields import (
     refuse_parameter,
 )
 from agentlightning.engine.sampling import SamplingParams
+from agentlightning.engine.token_source import TokenSource
 from agentlightning.engine.token_text import TokenText
 from agentlightning.errors import RequestError
 
@@ -61,11 +61,11 @@ class _Request:
 class CompletionService:
     """Completions of one engine; its methods may run in any event loop."""
 
-    def __init__(self, engine: Engine, *, model: str) -> None:
+    def __init__(self, engine: TokenSource, *, model: str) -> None:
         """Serve `engine`.
 
         Args:
-            engine: A started engine.
+            engine: A started engine, or what else samples.
             model: Name in answers to requests that name none.
         """
         self._engine = engine

@@ -7,16 +7,16 @@ and, as vLLM does, `POST /tokenize` for messages; anything else is a 404 in Open
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import orjson
 
 from agentlightning.engine.chat import ChatService, HistoryMode
 from agentlightning.engine.completions import CompletionService
-from agentlightning.engine.engine import Engine
 from agentlightning.engine.history.examine import TemplateReport
 from agentlightning.engine.history.splicer import HistoryStats
+from agentlightning.engine.token_source import TokenSource
 from agentlightning.errors import EngineError, RequestError
 from agentlightning.gateway.upstream import (
     UpstreamCapabilities,
@@ -33,20 +33,33 @@ _EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": 
 
 
 class EngineUpstream:
-    """Implements `gateway.upstream.Upstream` on an engine in this process.
+    """Implements `gateway.upstream.Upstream` on an engine in this process, or on what samples
+    elsewhere.
 
     It does not own the engine: `aclose` leaves it running.
     """
 
-    def __init__(self, engine: Engine, *, model: str, history: HistoryMode = "exact") -> None:
+    def __init__(
+        self,
+        engine: TokenSource,
+        *,
+        model: str,
+        history: HistoryMode = "exact",
+        name: str | None = None,
+        on_close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Serve an engine.
 
         Args:
-            engine: A started engine.
+            engine: A started engine, or what else samples.
             model: Name it is served under.
             history: Whether prompts repeat the tokens sampled earlier in their conversation
                 (`UpstreamRequest.conversation`), or are rendered anew.
+            name: What logs and error messages call it.
+            on_close: Called by `aclose`, in each event loop that used it.
         """
+        self._name = name or f"engine:{model}"
+        self._on_close = on_close
         self._chat = ChatService(engine, model=model, history=history)
         self._completions = CompletionService(engine, model=model)
         self._model = model
@@ -54,7 +67,7 @@ class EngineUpstream:
     @property
     def name(self) -> str:
         """Return what logs and error messages call it."""
-        return f"engine:{self._model}"
+        return self._name
 
     @property
     def capabilities(self) -> UpstreamCapabilities:
@@ -82,6 +95,9 @@ class EngineUpstream:
 
         A stream's status is known once its request is found right; an engine that fails later
         ends the stream with an error event and without `[DONE]`.
+
+        Raises:
+            UpstreamError: The tokens come from a server that failed or cannot be reached.
         """
         try:
             return await self._route(request)
@@ -91,7 +107,9 @@ class EngineUpstream:
             return _answer(503, _engine_body(error))
 
     async def aclose(self) -> None:
-        """Do nothing; whoever made the engine stops it."""
+        """Release this event loop's connections, if there are any; the engine goes on."""
+        if self._on_close is not None:
+            await self._on_close()
 
     async def _route(self, request: UpstreamRequest) -> UpstreamResponse:
         match request.method, request.path:
@@ -114,7 +132,7 @@ class EngineUpstream:
                 return _answer(200, self._chat.tokenize(body, conversation=request.conversation))
             case method, path:
                 raise RequestError(
-                    f"the embedded engine serves no {method} {path}; it has "
+                    f"{self._name} serves no {method} {path}; it has "
                     "POST /v1/chat/completions, POST /v1/completions, POST /tokenize and "
                     "GET /v1/models",
                     status=404,
@@ -158,6 +176,9 @@ async def _events(
     except EngineError as error:
         logger.warning("stream broken off by the engine", extra={"reason": str(error)})
         yield _event(_engine_body(error))
+    except RequestError as error:
+        # Only a server elsewhere finds a request wrong, or itself too busy, this late.
+        yield _event(error.to_body())
     finally:
         await chunks.aclose()
 
