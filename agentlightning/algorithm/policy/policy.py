@@ -24,7 +24,7 @@ from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, Torc
 from agentlightning.types import NamedResources, ProxyLLM
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm.policy.config import GRPOConfig
+    from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.inference.base import InferenceBackend
     from agentlightning.learning.losses import LossSpec
     from agentlightning.learning.rows import RowBatch
@@ -41,7 +41,7 @@ class Policy:
     The order of calls: `load`, `set_sampling`, `open_gateway`; then anything; at last `stop`.
     """
 
-    def __init__(self, config: GRPOConfig, store: LightningStore) -> None:
+    def __init__(self, config: RunConfig, store: LightningStore) -> None:
         """Remember what to load.
 
         Args:
@@ -138,6 +138,7 @@ class Policy:
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 grad_clip=config.max_grad_norm,
+                warmup_steps=config.warmup_steps,
                 max_slots=config.micro_batch_tokens,
             ),
         )
