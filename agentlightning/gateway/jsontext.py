@@ -78,7 +78,8 @@ def cut_members(data: bytes, cut: Cut, value: Any = None) -> bytes:
     Args:
         data: The text.
         cut: What to take out.
-        value: The same object as `parse_json` returned it, if known; saves time.
+        value: The same object as `parse_json` returned it, if known; saves time, and it loses
+            the members as well.
 
     Raises:
         ValueError: The text is not a JSON object.
@@ -88,25 +89,29 @@ def cut_members(data: bytes, cut: Cut, value: Any = None) -> bytes:
         b'{"a": 1, "c":3.00}'
     """
     # Perf: a text that we would have written the same way can be written again, shorter, which
-    # takes 15 µs for a 64-token answer where finding the places to cut takes 65.
-    if value is not None and write_json(value) == data:
-        return write_json(_without_members(value, cut))
-    return _cut_text(data, cut)
+    # takes a tenth of the time that finding the places to cut does.
+    if value is None or write_json(value) != data:
+        return _cut_text(data, cut)
+    return write_json(value) if _cut_in_place(value, cut) else data
 
 
-def _without_members(value: dict[str, Any], cut: Cut) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, member in value.items():
-        if member is None or key in cut.blank:
-            kept[key] = None
-        elif key in cut.items and isinstance(member, list):
-            inner = cut.items[key]
-            kept[key] = [
-                _without_members(item, inner) if isinstance(item, dict) else item for item in member
-            ]
-        elif key not in cut.drop:
-            kept[key] = member
-    return kept
+def _cut_in_place(value: dict[str, Any], cut: Cut) -> bool:
+    """Take members out of a parsed object; return whether there were any."""
+    is_cut = False
+    for key in cut.drop:
+        if value.get(key) is not None:
+            del value[key]
+            is_cut = True
+    for key in cut.blank:
+        if value.get(key) is not None:
+            value[key] = None
+            is_cut = True
+    for key, inner in cut.items.items():
+        items = value.get(key)
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and _cut_in_place(cast("dict[str, Any]", item), inner):
+                is_cut = True
+    return is_cut
 
 
 def _cut_text(data: bytes, cut: Cut) -> bytes:

@@ -13,6 +13,7 @@ __all__ = ["EventSplitter", "ServerEvent"]
 _event_end = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _line_end = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4
+_FRAME_LENGTH = len(b"data: \n\n")
 
 
 class ServerEvent(NamedTuple):
@@ -24,8 +25,9 @@ class ServerEvent(NamedTuple):
 
     def with_data(self, data: bytes) -> bytes:
         """Return the event's bytes with other data, which must not hold a line break."""
-        if self.data is not None and self.raw == b"data: %b\n\n" % self.data:
-            return b"data: %b\n\n" % data
+        # Perf: nothing but the data is in an event of this length.
+        if self.data is not None and len(self.raw) == len(self.data) + _FRAME_LENGTH:
+            return b"data: " + data + b"\n\n"
         if self.data is not None and self.raw.count(self.data) == 1:
             return self.raw.replace(self.data, data)
         lines = [line for line in _line_end.split(self.raw) if line[:5] not in {b"data:", b"data"}]
@@ -44,7 +46,7 @@ class EventSplitter:
         if b"\r" not in piece and b"\r" not in self._rest:
             # Perf: what servers write, and half the time that a regular expression takes for it.
             *ended, self._rest = (self._rest + piece).split(b"\n\n")
-            return [_to_event(raw + b"\n\n") for raw in ended]
+            return [_to_plain_event(raw) for raw in ended]
         search_from = max(0, len(self._rest) - _LONGEST_END)
         pending = self._rest + piece
         events: list[ServerEvent] = []
@@ -61,9 +63,14 @@ class EventSplitter:
         return [_to_event(rest)] if rest.strip() else []
 
 
+def _to_plain_event(raw: bytes) -> ServerEvent:
+    """Read an event, without the two line feeds that end it."""
+    if raw.startswith(b"data: ") and b"\n" not in raw:
+        return ServerEvent(raw + b"\n\n", raw[6:])
+    return _to_event(raw + b"\n\n")
+
+
 def _to_event(raw: bytes) -> ServerEvent:
-    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return ServerEvent(raw, raw[6:-2])
     values = [
         line[5:].removeprefix(b" ")
         for line in _line_end.split(raw.removeprefix(b"\xef\xbb\xbf"))

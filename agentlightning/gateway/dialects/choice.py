@@ -9,6 +9,7 @@ from agentlightning.types.call import CallChoice, VersionSpan
 
 __all__ = ["ChoiceCapture", "merge_delta", "read_ints"]
 
+_INT = frozenset({int})
 _SAID_ONCE = frozenset({"id", "type", "name", "role", "object"})
 
 
@@ -80,7 +81,7 @@ def read_ints(members: dict[str, Any], key: str) -> list[int]:
     value = members.get(key)
     if value is None:
         return []
-    if not isinstance(value, list) or not set(map(type, cast("list[Any]", value))) <= {int}:
+    if not isinstance(value, list) or not _INT.issuperset(map(type, cast("list[Any]", value))):
         raise UpstreamError(f"The model server's {key} is not a list of integers.")
     return cast("list[int]", value)
 

@@ -55,9 +55,6 @@ class OpenAIExchange(Exchange):
     chunk_kind: ClassVar[str]
     """`object` of a stream's chunks."""
 
-    seen: dict[str, Any] | None = None
-    """The last answer or chunk as it was read; None after an event that held none."""
-
     def __init__(
         self,
         request: dict[str, Any],
@@ -77,7 +74,7 @@ class OpenAIExchange(Exchange):
         self._with_usage = isinstance(options, dict) and options.get("include_usage") is True
         self.upstream_body = _with_changes(request, changes) if changes else body
         self._cut = _unasked(request, changes)
-        self._choices_wanted = choices
+        self._choices_left = choices
         self._captured = CapturedAnswer()
         self._choices: dict[int, ChoiceCapture] = {}
         self._version: int | None = None
@@ -92,25 +89,37 @@ class OpenAIExchange(Exchange):
         """Capture what one chunk of a choice says."""
 
     def take_whole(self, body: bytes) -> bytes:
+        answer = self.read_whole(body)
+        return body if self._cut is None else cut_members(body, self._cut, answer)
+
+    def take_event(self, event: ServerEvent) -> bytes:
+        chunk = self.read_event(event)
+        if chunk is None or event.data is None or self._cut is None:
+            return event.raw
+        shortened = cut_members(event.data, self._cut, chunk)
+        return event.raw if shortened is event.data else event.with_data(shortened)
+
+    def read_whole(self, body: bytes) -> dict[str, Any]:
+        """Capture a complete answer and return it; see `take_whole`."""
         answer = self._read(body)
         if self.failure is None and not isinstance(answer.get("choices"), list):
             raise UpstreamError("The model server's answer has no list of choices.")
         for choice in _dicts(answer.get("choices")):
             self._take_whole_choice(self._choice(choice), choice)
-        return self._shorten(body, answer)
+        return answer
 
-    def take_event(self, event: ServerEvent) -> bytes:
-        self.seen = None
-        if event.data is None or not event.data.strip():
-            return event.raw
-        if event.data.strip() == _DONE:
+    def read_event(self, event: ServerEvent) -> dict[str, Any] | None:
+        """Capture one event and return its chunk, None where it has none; see `take_event`."""
+        data = event.data.strip() if event.data else b""
+        if data == _DONE:
             self._over = True
-            return event.raw
-        answer = self._read(event.data)
-        for choice in _dicts(answer.get("choices")):
+            return None
+        if not data:
+            return None
+        chunk = self._read(data)
+        for choice in _dicts(chunk.get("choices")):
             self._take_chunk(self._choice(choice), choice)
-        shortened = self._shorten(event.data, answer)
-        return event.raw if shortened is event.data else event.with_data(shortened)
+        return chunk
 
     def split_whole(self, body: bytes) -> list[ServerEvent] | None:
         if not self.stream:
@@ -121,8 +130,7 @@ class OpenAIExchange(Exchange):
 
     @property
     def is_complete(self) -> bool:
-        ended = sum(choice.finish_reason is not None for choice in self._choices.values())
-        return self._over or self.failure is not None or ended >= self._choices_wanted
+        return self._over or self._choices_left <= 0 or self.failure is not None
 
     @property
     def is_over(self) -> bool:
@@ -141,7 +149,7 @@ class OpenAIExchange(Exchange):
 
     def _read(self, data: bytes) -> dict[str, Any]:
         """Parse an answer or a chunk of one, and take what stands at its top level."""
-        members = self.seen = read_answer(data)
+        members = read_answer(data)
         error = members.get("error")
         if error is not None:
             self.failure = _error_message(error)
@@ -162,11 +170,11 @@ class OpenAIExchange(Exchange):
         capture = self._choices.get(index)
         if capture is None:
             capture = self._choices[index] = ChoiceCapture(index)
+        had_ended = capture.finish_reason is not None
         capture.take_tokens(choice, self._version)
+        if capture.finish_reason is not None and not had_ended:
+            self._choices_left -= 1
         return capture
-
-    def _shorten(self, data: bytes, answer: dict[str, Any]) -> bytes:
-        return data if self._cut is None else cut_members(data, self._cut, answer)
 
 
 def _changes(request: dict[str, Any], route: ModelRoute) -> dict[str, Any]:

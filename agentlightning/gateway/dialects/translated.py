@@ -63,12 +63,12 @@ class TranslatedExchange(Exchange):
         self.stream = self._chat.stream
 
     def take_whole(self, body: bytes) -> bytes:
-        self._chat.take_whole(body)
+        answer = self._chat.read_whole(body)
         self.failure = self._chat.failure
         if self.failure is not None:
             # An error under a good status would be read as an answer; this one gets a bad status.
             raise UpstreamError(self.failure)
-        return write_json(self._writer.whole(self._chat.seen or {}))
+        return write_json(self._writer.whole(answer))
 
     def split_whole(self, body: bytes) -> list[ServerEvent] | None:
         return self._chat.split_whole(body)
@@ -76,14 +76,14 @@ class TranslatedExchange(Exchange):
     def take_event(self, event: ServerEvent) -> bytes:
         if event.data is None:
             return event.raw
-        self._chat.take_event(event)
+        chunk = self._chat.read_event(event)
         if self._chat.failure is not None and self.failure is None:
             self.failure = self._chat.failure
             return self._writer.error_event(
                 self.failure, error_type="server_error", code="upstream"
             )
-        if self._chat.seen is not None:
-            return self._writer.chunk(self._chat.seen)
+        if chunk is not None:
+            return self._writer.chunk(chunk)
         return self.finish() if self._chat.is_over else b""
 
     def take_error(self, status: int, body: bytes) -> bytes:
