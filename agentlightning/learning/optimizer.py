@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agentlightning.errors import ConfigurationError, NonFiniteLossError
+from agentlightning.learning.lora import adapter_parameters
 
 __all__ = ["AdamWConfig", "Optimizer"]
 
@@ -33,9 +34,14 @@ class AdamWConfig:
 class Optimizer:
     """Clips, steps and rounds. Not thread-safe: the caller keeps samplers out."""
 
-    def __init__(self, model: nn.Module, config: AdamWConfig) -> None:
-        """Take over the parameters of `model` that require a gradient."""
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    def __init__(
+        self, model: nn.Module, config: AdamWConfig, *, adapter: str | None = None
+    ) -> None:
+        """Take over the parameters of `model` that require a gradient, or those of one adapter."""
+        mine = model.named_parameters()
+        if adapter is not None:
+            mine = adapter_parameters(model, adapter).items()
+        named = [(name, p) for name, p in mine if p.requires_grad]
         if not named:
             raise ConfigurationError("the model has no parameter that requires a gradient")
         self.config = config

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from agentlightning.errors import ConfigurationError
-from agentlightning.learning.lora import LoraConfig, adapters_disabled, inject_lora
+from agentlightning.learning.lora import (
+    LoraConfig,
+    adapter_parameters,
+    adapters_disabled,
+    inject_lora,
+    using_adapter,
+)
 from tests.learning.tiny import tiny_llama
 
 IDS = torch.arange(1, 13).view(2, 6)
@@ -91,3 +97,53 @@ def test_wrong_targets_and_second_injections_are_refused():
         inject_lora(tiny_llama(), LoraConfig(targets=("no_such",)))
     with pytest.raises(ConfigurationError, match="already"):
         inject_lora(adapted(tiny_llama()), LoraConfig())
+
+
+def pair():
+    """A model with adapters `left` and `right`, both away from the identity."""
+    model = tiny_llama()
+    inject_lora(model, LoraConfig(r=4, alpha=12.0), ("left", "right"))
+    torch.manual_seed(2)
+    for parameter in adapter_parameters(model).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_each_of_several_adapters_computes_as_if_alone():
+    """With one of two adapters active, values and gradients are those of a model with it alone."""
+    model = pair()
+    for name in ("right", "left"):
+        alone = tiny_llama()
+        inject_lora(alone, LoraConfig(r=4, alpha=12.0), (name,))
+        alone.load_state_dict(model.state_dict(), strict=False)
+        with using_adapter(model, name):
+            found = model(IDS).logits
+            found.square().mean().backward()
+        alone(IDS).logits.square().mean().backward()
+        assert torch.equal(found, alone(IDS).logits)
+        want = adapter_parameters(alone)
+        assert want.keys() == adapter_parameters(model, name).keys()
+        for key, parameter in adapter_parameters(model, name).items():
+            assert torch.equal(parameter.grad, want[key].grad), key
+
+
+def test_switching_adapters_leaves_all_of_them_trainable():
+    """Whatever was active, every adapter requires a gradient and the base does not."""
+    model = pair()
+    with using_adapter(model, "right"), adapters_disabled(model):
+        pass
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == set(
+        adapter_parameters(model)
+    )
+    with using_adapter(model, "right"):
+        right = model(IDS).logits
+    assert not torch.equal(model(IDS).logits, right)
+
+
+@pytest.mark.parametrize("names", [(), ("a", "a"), ("a.b",), ("",)])
+def test_adapter_names_must_be_usable(names):
+    """No names, repeated names and names with dots are refused before the model is touched."""
+    model = tiny_llama()
+    with pytest.raises(ConfigurationError, match="adapters"):
+        inject_lora(model, LoraConfig(), names)
+    assert not adapter_parameters(model)

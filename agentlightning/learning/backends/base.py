@@ -31,6 +31,9 @@ class BackendCapabilities:
     reference: bool
     """Whether a KL penalty to the initial model is possible."""
 
+    adapters: tuple[str, ...] = ("default",)
+    """Names under which parts are trained apart; a whole model is one part, `default`."""
+
 
 class TrainBackend(Protocol):
     """Carries out training steps on one model."""
@@ -40,25 +43,28 @@ class TrainBackend(Protocol):
         """What this backend can do with this model."""
         ...
 
-    def logprobs(self, batch: RowBatch) -> list[NDArray[np.float32]]:
-        """Score the trained tokens of every row under the current weights.
+    def logprobs(self, batch: RowBatch, adapter: str = "default") -> list[NDArray[np.float32]]:
+        """Score the trained tokens of every row under the current weights with one adapter.
 
         Returns:
             A stream per row, NaN where nothing is trained.
         """
         ...
 
-    def step(self, batch: RowBatch, loss: LossSpec) -> dict[str, float]:
+    def step(self, batch: RowBatch, loss: LossSpec, adapter: str = "default") -> dict[str, float]:
         """Learn from a batch and return metrics, named `training/…`.
 
+        Nothing but the named adapter changes.
+
         Raises:
+            ConfigurationError: There is no such adapter.
             EmptyBatchError: Nothing in the batch can be learned from.
             NonFiniteLossError: The loss or gradient is NaN or infinite; nothing was updated by it.
         """
         ...
 
     def save(self, path: Path) -> None:
-        """Write everything that `restore` needs into the directory `path`, which exists."""
+        """Write all that `restore` needs, every adapter, into the directory `path`, which exists."""
         ...
 
     def restore(self, path: Path) -> None:
@@ -69,6 +75,10 @@ class TrainBackend(Protocol):
         """
         ...
 
-    def export(self, path: Path, *, merged: bool = False) -> None:
-        """Write the weights for use by others: adapters in peft's format, or a whole model."""
+    def export(self, path: Path, *, merged: bool = False, adapter: str = "default") -> None:
+        """Write the weights for use by others: an adapter in peft's format, or a whole model.
+
+        Raises:
+            ConfigurationError: There is no such adapter.
+        """
         ...

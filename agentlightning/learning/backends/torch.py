@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.learning.backends.base import BackendCapabilities
 from agentlightning.learning.export import export_adapter, export_merged
 from agentlightning.learning.forward import Layout, check_head, choose_layout
-from agentlightning.learning.lora import LoraConfig, inject_lora
+from agentlightning.learning.lora import ADAPTER, LoraConfig, inject_lora, using_adapter
 from agentlightning.learning.losses import LossSpec, loss_names
 from agentlightning.learning.optimizer import AdamWConfig, Optimizer
 from agentlightning.learning.rows import RowBatch
@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 LORA_LR = 2e-5
 FULL_LR = 1e-6
 
+FORMAT = 2
+"""Version of what `save` writes."""
+
 _WEIGHTS = "trained.safetensors"
 _STATE = "state.pt"
 _META = "backend.json"
@@ -45,7 +48,10 @@ class TorchConfig:
     """How `TorchTrainBackend` trains."""
 
     lora: LoraConfig | None = None
-    """Adapters to train; None trains every parameter."""
+    """Shape of the adapters to train; None trains every parameter."""
+
+    adapters: tuple[str, ...] = (ADAPTER,)
+    """Names of the adapters, each trained by steps and an optimiser of its own."""
 
     lr: float | None = None
     """Learning rate; by default 2e-5 with adapters and 1e-6 without. Tiny models trained from
@@ -93,18 +99,45 @@ class TorchTrainBackend:
         self.model = model.eval()
         check_head(model)
         layout = choose_layout(model) if self.config.layout == "auto" else self.config.layout
-        if self.config.lora is not None:
-            inject_lora(model, self.config.lora)
-        else:
-            model.requires_grad_(True)
-        self.optimizer = Optimizer(model, self.config.optimizer())
+        self.optimizers = self._optimizers()
         self._step = StepConfig(
             max_slots=self.config.max_slots,
             layout=layout,
             entropy=self.config.entropy,
         )
-        n_trained = sum(p.numel() for p in self.optimizer.parameters().values())
+        n_trained = sum(parameter.numel() for parameter in self._parameters().values())
         logger.info("train backend ready", extra={"layout": layout, "trained": n_trained})
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        """Make what is trained, and its optimisers by adapter."""
+        config = self.config
+        if config.lora is not None:
+            inject_lora(self.model, config.lora, config.adapters)
+            return {
+                name: Optimizer(self.model, config.optimizer(), adapter=name)
+                for name in config.adapters
+            }
+        if config.adapters != (ADAPTER,):
+            raise ConfigurationError(f"adapters {config.adapters!r} need a LoRA configuration")
+        self.model.requires_grad_(True)
+        return {ADAPTER: Optimizer(self.model, config.optimizer())}
+
+    def _parameters(self) -> dict[str, Tensor]:
+        """Return everything that is trained, by name."""
+        found: dict[str, Tensor] = {}
+        for optimizer in self.optimizers.values():
+            found |= optimizer.parameters()
+        return found
+
+    def _check_adapter(self, adapter: str) -> None:
+        if adapter not in self.optimizers:
+            known = ", ".join(self.optimizers)
+            raise ConfigurationError(f"no adapter {adapter!r} is trained here; there are: {known}")
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Return the first adapter's optimiser, or that of the whole model."""
+        return next(iter(self.optimizers.values()))
 
     @property
     def capabilities(self) -> BackendCapabilities:
@@ -113,22 +146,32 @@ class TorchTrainBackend:
             lora=self.config.lora is not None,
             prefix_packing=self._step.layout == "tree",
             reference=self.config.lora is not None,
+            adapters=tuple(self.optimizers),
         )
 
-    def logprobs(self, batch: RowBatch) -> list[NDArray[np.float32]]:
-        return score_rows(self.model, batch, self._step)
+    def logprobs(self, batch: RowBatch, adapter: str = ADAPTER) -> list[NDArray[np.float32]]:
+        self._check_adapter(adapter)
+        with using_adapter(self.model, adapter):
+            return score_rows(self.model, batch, self._step)
 
-    def step(self, batch: RowBatch, loss: LossSpec) -> dict[str, float]:
-        return train_step(self.model, self.optimizer, batch, loss, self._step)
+    def step(self, batch: RowBatch, loss: LossSpec, adapter: str = ADAPTER) -> dict[str, float]:
+        self._check_adapter(adapter)
+        with using_adapter(self.model, adapter):
+            return train_step(self.model, self.optimizers[adapter], batch, loss, self._step)
 
     def save(self, path: Path) -> None:
-        tensors = {name: t.detach() for name, t in self.optimizer.parameters().items()}
-        save_file({name: t.contiguous() for name, t in tensors.items()}, path / _WEIGHTS)
-        state = {"optimizer": self.optimizer.state(), "torch_rng": torch.get_rng_state()}
-        torch.save(state, path / _STATE)
+        tensors = {name: t.detach().contiguous() for name, t in self._parameters().items()}
+        save_file(tensors, path / _WEIGHTS)
+        optimizers = {name: each.state() for name, each in self.optimizers.items()}
+        torch.save({"optimizers": optimizers, "torch_rng": torch.get_rng_state()}, path / _STATE)
+        (path / _META).write_text(json.dumps({"format": FORMAT, "lora": self._shape()}))
+
+    def _shape(self) -> dict[str, Any] | None:
+        """Return what a checkpoint's adapters must have in common with this run's."""
         lora = self.config.lora
-        shape = None if lora is None else {"r": lora.r, "alpha": lora.alpha}
-        (path / _META).write_text(json.dumps({"format": 1, "lora": shape}))
+        if lora is None:
+            return None
+        return {"r": lora.r, "alpha": lora.alpha, "names": list(self.config.adapters)}
 
     def restore(self, path: Path) -> None:
         try:
@@ -137,22 +180,32 @@ class TorchTrainBackend:
             state = torch.load(path / _STATE, weights_only=True)
         except (OSError, ValueError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"cannot read the checkpoint in {path}: {error}") from error
-        lora = self.config.lora
-        if meta["lora"] != (None if lora is None else {"r": lora.r, "alpha": lora.alpha}):
-            raise CheckpointError(
-                f"the checkpoint in {path} has adapters {meta['lora']}, this run {lora}; use the "
-                "configuration it was written with"
-            )
-        try:
-            self.optimizer.load_parameters(tensors)
-        except ConfigurationError as error:
-            raise CheckpointError(f"the checkpoint in {path} is of another model") from error
-        self.optimizer.load_state(state["optimizer"])
+        self._check_meta(meta, path)
+        want = {name: tuple(t.shape) for name, t in self._parameters().items()}
+        if want != {name: tuple(t.shape) for name, t in tensors.items()}:
+            raise CheckpointError(f"the checkpoint in {path} is of another model")
+        for name, optimizer in self.optimizers.items():
+            mine = {key: tensors[key] for key in optimizer.names}
+            optimizer.load_parameters(mine)
+            optimizer.load_state(state["optimizers"][name])
         torch.set_rng_state(state["torch_rng"])
 
-    def export(self, path: Path, *, merged: bool = False) -> None:
+    def _check_meta(self, meta: dict[str, Any], path: Path) -> None:
+        if meta.get("format") != FORMAT:
+            raise CheckpointError(
+                f"the checkpoint in {path} has format {meta.get('format')}, this version reads "
+                f"{FORMAT}; go on with the version that wrote it"
+            )
+        if meta["lora"] != self._shape():
+            raise CheckpointError(
+                f"the checkpoint in {path} has adapters {meta['lora']}, this run {self._shape()}; "
+                "use the configuration it was written with"
+            )
+
+    def export(self, path: Path, *, merged: bool = False, adapter: str = ADAPTER) -> None:
+        self._check_adapter(adapter)
         path.mkdir(parents=True, exist_ok=True)
         if self.config.lora is None or merged:
-            export_merged(cast("Any", self.model), path)
+            export_merged(cast("Any", self.model), path, adapter)
         else:
-            export_adapter(cast("Any", self.model), path)
+            export_adapter(cast("Any", self.model), path, adapter)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from agentlightning.errors import CheckpointError
+from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
+from agentlightning.learning.lora import using_adapter
 from agentlightning.learning.losses import LossSpec
 from tests.learning.tiny import batch_of, plain_logp, random_rows, row, tiny_llama
 
@@ -126,3 +127,81 @@ def test_warm_up_raises_the_learning_rate_linearly():
         trained.step(batch, LossSpec())
         rates.append(trained.optimizer.lr)
     assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+
+
+TWO = TorchConfig(lora=LoraConfig(r=4), lr=1e-2, adapters=("router", "writer"))
+
+
+def tensors(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_stepping_one_adapter_changes_nothing_else():
+    """A step of one adapter leaves the other, its optimiser and the base as they were."""
+    trained = backend(TWO)
+    batch = batch_of(random_rows())
+    trained.step(batch, LossSpec(), adapter="writer")
+    before, optimizer = tensors(trained.model), trained.optimizers["writer"].state()
+    trained.step(batch, LossSpec(), adapter="router")
+    changed = {n for n, t in tensors(trained.model).items() if not torch.equal(t, before[n])}
+    assert changed
+    assert all(".router." in name for name in changed)
+    after = trained.optimizers["writer"].state()
+    assert after["updates"] == optimizer["updates"] == 1
+    assert trained.optimizers["router"].updates == 1
+
+
+def test_several_adapters_learn_what_each_was_taught():
+    """Opposite rewards move the same answer's probability up in one adapter, down in another."""
+    trained = backend(TWO)
+    for _ in range(4):
+        for name, adv in (("router", 1.0), ("writer", -1.0)):
+            trained.step(batch_of([row([1, 2, 3, 4], [2, 3], adv=adv)]), LossSpec(), adapter=name)
+    batch = batch_of([row([1, 2, 3, 4], [2, 3])])
+    base = np.nansum(backend().logprobs(batch)[0])
+    router, writer = (np.nansum(trained.logprobs(batch, adapter=a)[0]) for a in TWO.adapters)
+    assert writer < base < router
+
+
+def test_a_checkpoint_holds_every_adapter(tmp_path):
+    """After a restore each adapter goes on exactly; other names are refused."""
+    batch, one = batch_of(random_rows()), backend(TWO)
+    one.step(batch, LossSpec(), adapter="router")
+    one.step(batch, LossSpec(), adapter="writer")
+    one.save(tmp_path)
+    other = backend(TWO)
+    other.restore(tmp_path)
+    for each in (one, other):
+        each.step(batch, LossSpec(), adapter="writer")
+    assert all(torch.equal(t, tensors(one.model)[n]) for n, t in tensors(other.model).items())
+    with pytest.raises(CheckpointError, match="adapters"):
+        backend().restore(tmp_path)
+    (tmp_path / "backend.json").write_text('{"format": 1}')
+    with pytest.raises(CheckpointError, match="format 1"):
+        other.restore(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own call
+@pytest.mark.parametrize("merged", [True, False])
+def test_one_of_several_adapters_is_exported(tmp_path, merged):
+    """The export computes what the model computes with that adapter."""
+    trained = backend(TWO)
+    for _ in range(2):
+        trained.step(batch_of(random_rows()), LossSpec(), adapter="writer")
+    trained.export(tmp_path / "out", adapter="writer", merged=merged)
+    if merged:
+        loaded = LlamaForCausalLM.from_pretrained(tmp_path / "out").eval()
+    else:
+        loaded = peft.PeftModel.from_pretrained(tiny_llama(), str(tmp_path / "out"))
+    router = logits(trained.model)
+    with using_adapter(trained.model, "writer"):
+        assert torch.allclose(logits(loaded), logits(trained.model), atol=1e-5)
+    assert not torch.allclose(logits(loaded), router, atol=1e-3)
+
+
+def test_adapters_that_are_not_there_are_named():
+    """Unknown adapters, and several parts of a model trained whole, raise."""
+    with pytest.raises(ConfigurationError, match=r"'poet'.*router, writer"):
+        backend(TWO).step(batch_of(random_rows()), LossSpec(), adapter="poet")
+    with pytest.raises(ConfigurationError, match="LoRA"):
+        backend(TorchConfig(adapters=("router", "writer")))
