@@ -56,6 +56,17 @@ class LossSpec:
     is_cap: float = 2.0
     """Cap on the importance weight of `reinforce_is`."""
 
+    tv_limit: float = 0.2
+    """How far `dppo_tv` lets a token's probability move before it drops the token."""
+
+    tv_coef: float = 1e-3
+    """Factor of `dppo_tv`'s squared log-ratio."""
+
+    off_policy_mask: float | None = None
+    """With any loss, leave out sequences with a negative advantage whose tokens' mean of
+    `log(pi_anchor / pi)` exceeds this: mistakes that the policy no longer makes (off-policy
+    sequence masking, DeepSeek-V3.2, arXiv:2512.02556). None keeps all."""
+
     correction: CorrectionKind = "token_tis"
     """How `anchor="trainer"` weighs tokens that another policy sampled; see `correction`."""
 
@@ -149,7 +160,13 @@ def policy_loss(batch: TokenBatch, spec: LossSpec) -> LossValues:
     """
     if spec.name not in _LOSSES:
         raise ComponentNotFoundError(f"no loss called {spec.name!r}; known: {', '.join(_LOSSES)}")
-    return _LOSSES[spec.name](batch, spec)
+    found = _LOSSES[spec.name](batch, spec)
+    if spec.off_policy_mask is None:
+        return found
+    gone_N = batch.row_mean((batch.old - batch.logp).detach()) > spec.off_policy_mask
+    dropped_N = gone_N & (batch.advantage < 0)
+    value_N = torch.where(dropped_N, torch.zeros_like(found.value), found.value)
+    return LossValues(value_N, found.clipped | dropped_N)
 
 
 def _clip_loss(ratio_N: Tensor, advantage_N: Tensor, spec: LossSpec) -> LossValues:
@@ -212,3 +229,21 @@ def reinforce_is(batch: TokenBatch, spec: LossSpec) -> LossValues:
     ratio_N = batch.ratio(spec).detach()
     held_N = ratio_N.clamp(max=spec.is_cap)
     return LossValues(-held_N * batch.advantage * batch.logp, held_N != ratio_N)
+
+
+@register_loss("dppo_tv")
+def dppo_tv(batch: TokenBatch, spec: LossSpec) -> LossValues:
+    """DPPO: drop tokens whose *probability* moved too far, instead of their ratio.
+
+    A rare token may change its ratio a lot without moving the policy (arXiv:2602.04879). Tokens
+    are dropped where an update in the advantage's direction would take the probability further
+    than `tv_limit` from the anchor's; all pay `tv_coef` times the squared log-ratio.
+    """
+    moved_N = batch.logp.detach().exp() - batch.old.exp()
+    sign_N = torch.sign(batch.advantage)
+    dropped_N = moved_N * sign_N > spec.tv_limit
+    c = spec.log_ratio_clamp
+    log_ratio_N = (batch.logp - batch.old).clamp(-c, c)
+    surrogate_N = -log_ratio_N.exp() * batch.advantage
+    value_N = torch.where(dropped_N, torch.zeros_like(surrogate_N), surrogate_N)
+    return LossValues(value_N + spec.tv_coef * log_ratio_N**2, dropped_N)

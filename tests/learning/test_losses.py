@@ -105,3 +105,37 @@ def test_gspo_on_policy_is_the_policy_gradient(tokens):
     found = batch(logp, logp, advantage, [0] * len(logp))
     policy_loss(found, LossSpec(name="gspo")).value.sum().backward()
     assert found.logp.grad.tolist() == pytest.approx([-a for a in advantage], abs=1e-9)
+
+
+def test_dppo_drops_by_probability_not_by_ratio():
+    """A rare token may triple; a common one that rose or fell by 0.2 in its direction is out."""
+    old, now = [0.01, 0.5, 0.5, 0.5], [0.03, 0.75, 0.75, 0.25]
+    tokens = batch(
+        logp=torch.tensor(now).log().tolist(),
+        old=torch.tensor(old).log().tolist(),
+        advantage=[1.0, 1.0, -1.0, -1.0],
+        row=[0, 0, 1, 1],
+    )
+    found = policy_loss(tokens, LossSpec(name="dppo_tv", tv_coef=0.0))
+    assert found.clipped.tolist() == [False, True, False, True]
+    assert found.value.tolist() == pytest.approx([-3.0, 0.0, 1.5, 0.0], rel=1e-5)
+    penalised = policy_loss(tokens, LossSpec(name="dppo_tv", tv_coef=0.5)).value - found.value
+    assert penalised.tolist() == pytest.approx(
+        [0.5 * (a - b) ** 2 for a, b in zip(tokens.logp.tolist(), tokens.old.tolist(), strict=True)]
+    )
+
+
+def test_the_off_policy_mask_drops_whole_bad_sequences():
+    """Sequences with a negative advantage that became unlikely go; good or near ones stay."""
+    tokens = batch(
+        logp=[-3.0, -2.0, -3.0, -2.0, -1.1, -1.1],
+        old=[-1.0] * 6,
+        advantage=[-1.0, -1.0, 1.0, 1.0, -1.0, -1.0],
+        row=[0, 0, 1, 1, 2, 2],
+    )
+    plain = policy_loss(tokens, LossSpec())
+    masked = policy_loss(tokens, LossSpec(off_policy_mask=1.0))
+    assert masked.value.tolist() == [0.0, 0.0, *plain.value.tolist()[2:]]
+    assert masked.clipped.tolist()[:2] == [True, True]
+    masked.value.sum().backward()
+    assert tokens.logp.grad.tolist()[:2] == [0.0, 0.0]

@@ -12,6 +12,7 @@ import numpy as np
 from agentlightning.adapter.token_row import ForkCause, TreeReport
 from agentlightning.adapter.token_tree import Decode, TreeOptions, build_token_rows
 from agentlightning.algorithm.policy.diagnosis import mixed_share
+from agentlightning.algorithm.policy.overlong import OVERFLOW, overlong_penalty
 from agentlightning.learning.advantages import AdvantageOptions
 from agentlightning.learning.batch import BatchReport, BatchSpec, ScoredRollout, build_batch
 from agentlightning.learning.losses import LossSpec
@@ -46,6 +47,10 @@ def loss_spec(config: PolicyConfig) -> LossSpec:
         kl_coef=config.kl_coef,
         kl_kind=config.kl_kind,
         entropy_coef=config.entropy_coef,
+        tau_positive=config.gate_positive,
+        tau_negative=config.gate_negative,
+        is_cap=config.is_cap,
+        off_policy_mask=config.off_policy_mask,
         epochs=config.update_epochs,
         mini_batches=config.mini_batches,
     )
@@ -69,18 +74,19 @@ def batch_from_outcomes(
     Returns:
         The batch, possibly empty when no group carries a signal, and the step's data metrics.
     """
-    options = TreeOptions(roles=config.roles)
+    options = TreeOptions(roles=config.roles, mask_truncated=config.overlong == "mask")
     rollouts: list[ScoredRollout] = []
     trees: list[TreeReport] = []
     for outcome in outcomes:
         rows, tree = build_token_rows(outcome.calls, options, decode=decode)
         trees.append(tree)
+        masked = config.overlong == "mask" and outcome.outcome == OVERFLOW
         rollouts.append(
             ScoredRollout(
                 rollout_id=outcome.rollout_id,
                 group_id=outcome.group_id,
-                rows=rows,
-                reward=float("nan") if outcome.reward is None else outcome.reward,
+                rows=[] if masked else rows,
+                reward=_shaped_reward(outcome, config),
             )
         )
     spec = BatchSpec(
@@ -88,11 +94,25 @@ def batch_from_outcomes(
         options=AdvantageOptions(scale=config.advantage_scale),
         aggregate=config.aggregate,
         length=float(config.max_tokens),
+        zero_signal=config.zero_signal,
     )
     batch, report = build_batch(rollouts, spec, temperature=config.temperature)
     if config.shuffle_advantages:
         batch = _with_shuffled_advantages(batch, random.Random(seed))
     return batch, _metrics(outcomes, TreeReport.total(trees), report)
+
+
+def _shaped_reward(outcome: RolloutOutcome, config: PolicyConfig) -> float:
+    if outcome.reward is None:
+        return float("nan")
+    if config.overlong != "penalty":
+        return outcome.reward
+    return outcome.reward + overlong_penalty(
+        outcome,
+        max_tokens=config.max_tokens,
+        buffer=config.overlong_buffer,
+        factor=config.overlong_factor,
+    )
 
 
 def _with_shuffled_advantages(batch: RowBatch, rng: random.Random) -> RowBatch:

@@ -27,13 +27,35 @@ class PolicyConfig(RunConfig):
     advantage_scale: Literal["none", "group", "batch"] = "none"
     """What a group-centred reward is divided by."""
 
+    zero_signal: Literal["drop", "keep"] = "drop"
+    """Whether groups of equal rewards leave the step and its denominators, or stay with advantage
+    0, which makes everyone else's share smaller."""
+    overlong: Literal["keep", "mask", "penalty"] = "keep"
+    """What becomes of answers that hit their length limit, and of rollouts that ended because the
+    context was full: trained like others; not trained (their rewards still count in the group's
+    mean); or trained with a lower reward, by up to `overlong_factor`, which begins in the last
+    `overlong_buffer` of the limit (DAPO, arXiv:2503.14476)."""
+    overlong_buffer: float = 0.2
+    """Share of the length limit over which the penalty rises to its full size."""
+    overlong_factor: float = 1.0
+    """Full size of the penalty, in rewards."""
+
     loss: str = "ppo_clip"
-    """Name of the loss: `ppo_clip`, `gspo`, `cispo`, `sapo`, `reinforce_is`, or a registered one."""
+    """Name of the loss: `ppo_clip`, `gspo`, `cispo`, `sapo`, `dppo_tv`, `reinforce_is`, or a
+    registered one."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     """Ratios count up to `1 - clip_low` and `1 + clip_high`."""
     dual_clip: float | None = 3.0
     """Cap on the loss of a token with a negative advantage, in advantages; None for none."""
+    gate_positive: float = 1.0
+    gate_negative: float = 1.05
+    """Temperatures of `sapo`'s gate for tokens with a positive and a negative advantage."""
+    is_cap: float = 2.0
+    """Cap on the importance weight of `reinforce_is`."""
+    off_policy_mask: float | None = None
+    """Leave out sequences with a negative advantage that the policy has left behind: those whose
+    mean log-ratio fell below minus this (DeepSeek-V3.2, arXiv:2512.02556); None keeps all."""
     anchor: Literal["rollout", "trainer"] = "rollout"
     """What ratios are taken against: the log-probabilities recorded at sampling, or the trainer's
     own before the step, in which case `correction` makes up for the difference between the two."""
@@ -62,6 +84,11 @@ class PolicyConfig(RunConfig):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("clip_low", "clip_high", "kl_coef", "entropy_coef"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
+        for name in ("gate_positive", "gate_negative", "is_cap", "overlong_factor"):
+            self._require(getattr(self, name) > 0, name, "must be positive")
+        self._require(0 < self.overlong_buffer <= 1, "overlong_buffer", "must lie in 0..1")
+        self._require_one_of("zero_signal", ("drop", "keep"))
+        self._require_one_of("overlong", ("keep", "mask", "penalty"))
         self._require_one_of("advantage_scale", ("none", "group", "batch"))
         self._require_one_of("anchor", ("rollout", "trainer"))
         self._require(
