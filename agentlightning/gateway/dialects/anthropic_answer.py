@@ -1,6 +1,7 @@
 """A chat answer as an Anthropic message: whole, or as the events of a stream.
 
-Both come from the same rules, so a stream's deltas add up to the whole message byte for byte.
+Both come from the same rules, so a stream's deltas add up to the whole message byte for byte; only
+arguments that are no JSON object have to be told otherwise once a part of them is out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import orjson
 
 from agentlightning.gateway.dialects.anthropic_blocks import INVALID_JSON
+from agentlightning.gateway.dialects.anthropic_calls import Step, StreamedCalls
 from agentlightning.gateway.dialects.anthropic_error import error_body, error_event
 from agentlightning.gateway.dialects.base import CapturedAnswer
 from agentlightning.gateway.dialects.chat_parts import (
@@ -42,16 +44,16 @@ _DELTAS = {"text": "text_delta", "thinking": "thinking_delta"}
 class MessageWriter:
     """Implements `AnswerWriter` for Anthropic's messages; serves one call.
 
-    Tool calls are told at the end of a stream, each in one delta: only then is it known that a
-    call's arguments are a JSON object, without which the clients' libraries raise. Arguments that
-    are none become `{"INVALID_JSON": "…"}` with the model's text as the value, and come back from
-    the client as that text.
+    Arguments of tool calls that are no JSON object, at which the clients' libraries raise, become
+    `{"INVALID_JSON": "…"}` with the model's text as the value, and come back from the client as
+    that text. In a stream they are told piece by piece; where they turn out to be none, the members
+    that are out become null, see `GrowingObject.end`.
 
     Args:
         model: The name that the client called the model by.
         stops: The client's stop sequences.
-        captured: Returns what the exchange captured so far; tool calls are taken from there, so
-            that the client gets the ones that are recorded.
+        captured: Returns what the exchange captured so far; tool calls that are told whole are
+            taken from there, so that the client gets the ones that are recorded.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class MessageWriter:
         """The choice, or the chunk of it, that said why it ended."""
         self._refused = False
         self._usage: Members = {}
+        self._streamed = StreamedCalls()
+        self._late: list[tuple[str, str]] = []
+        """What was said in the middle of a call: kind and text."""
 
     def whole(self, answer: Members) -> Members:
         choice = first_choice(answer)
@@ -105,14 +110,13 @@ class MessageWriter:
             if delta.get("refusal"):
                 self._refused = True
                 events.append(self._say("text", delta["refusal"]))
-            if delta.get("tool_calls"):
-                # Long arguments take a while, in which the client is to hear something.
-                events.append(_PING)
+            if delta.get("tool_calls") and not choice.get("index"):
+                events.append(self._call(delta["tool_calls"]))
         return b"".join(events)
 
     def end(self) -> bytes:
-        events = [self._stop_block()]
-        for call in self._calls():
+        events = [self._tell(self._streamed.end()), self._stop_block()]
+        for call in self._calls()[self._streamed.begun :]:
             events.append(self._start_block({**_tool_use(call), "input": {}}))
             said = {"type": "input_json_delta", "partial_json": _arguments(call)}
             events += [self._delta(said), self._stop_block()]
@@ -137,14 +141,36 @@ class MessageWriter:
     def _say(self, kind: str, text: str) -> bytes:
         if not text:
             return b""
-        begun = b""
+        begun = self._tell(self._streamed.end_whole())
+        if self._streamed.is_open:
+            self._late.append((kind, text))
+            return b""
         if self._open != kind:
             opening = {"type": kind, kind: ""}
             if kind == "thinking":
                 opening["signature"] = ""
-            begun = self._stop_block() + self._start_block(opening)
+            begun += self._stop_block() + self._start_block(opening)
             self._open = kind
         return begun + self._delta({"type": _DELTAS[kind], kind: text})
+
+    def _call(self, pieces: list[Members]) -> bytes:
+        told = b"".join(self._tell(self._streamed.take(piece)) for piece in pieces)
+        # What has to wait may take a while, in which the client is to hear something.
+        return told or _PING
+
+    def _tell(self, steps: list[Step]) -> bytes:
+        events: list[bytes] = []
+        for step in steps:
+            if step[0] == "begin":
+                events.append(self._stop_block())
+                events.append(self._start_block({"type": "tool_use", **step[1], "input": {}}))
+                continue
+            events.append(self._delta({"type": "input_json_delta", "partial_json": step[1]}))
+            if step[0] == "end":
+                events.append(self._stop_block())
+                late, self._late = self._late, []
+                events += [self._say(kind, text) for kind, text in late]
+        return b"".join(events)
 
     def _start_block(self, block: Members) -> bytes:
         self._blocks += 1

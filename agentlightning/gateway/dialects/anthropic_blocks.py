@@ -24,8 +24,9 @@ from agentlightning.gateway.dialects.request_check import (
 __all__ = ["INVALID_JSON", "to_chat_messages"]
 
 INVALID_JSON = "INVALID_JSON"
-"""The only member of a tool's input that stands for arguments which are no JSON object; its value
-is the arguments as the model wrote them. Anthropic's guide to tool streaming uses the same name."""
+"""The member of a tool's input that stands for arguments which are no JSON object; its value is the
+arguments as the model wrote them, and other members are null. Anthropic's guide to tool streaming
+uses the same name."""
 
 Block = tuple[str, Members]
 """Where a block stands in the request, and the block."""
@@ -162,7 +163,9 @@ _TURNS = {"user": _user, "assistant": _assistant, "system": _system}
 
 def _call(where: str, block: Members) -> Members:
     members = read_object(f"{where}.input", block.get("input"))
-    raw = members.get(INVALID_JSON) if len(members) == 1 else None
+    raw = members.get(INVALID_JSON)
+    if any(value is not None for key, value in members.items() if key != INVALID_JSON):
+        raw = None
     arguments = raw if isinstance(raw, str) else json.dumps(members, ensure_ascii=False)
     function = {"name": read_text(where, block, "name"), "arguments": arguments}
     return {"id": read_text(where, block, "id"), "type": "function", "function": function}

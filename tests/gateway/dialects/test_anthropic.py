@@ -102,6 +102,16 @@ def plain(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": content}
 
 
+def settled(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a streamed message without the members of broken arguments that were taken back."""
+    for block in message["content"]:
+        given: dict[str, Any] = block.get("input") or {}
+        if INVALID_JSON in given:
+            assert {value for key, value in given.items() if key != INVALID_JSON} <= {None}
+            block["input"] = {INVALID_JSON: given[INVALID_JSON]}
+    return message
+
+
 async def test_streamed_whole_and_recorded_agree() -> None:
     """Texts, thoughts, tools, ids and log-probabilities agree between stream, whole and record."""
     with ModelServer() as server:
@@ -113,7 +123,7 @@ async def test_streamed_whole_and_recorded_agree() -> None:
                 server.script = answer
                 seen = await whole(client)
                 assert plain(seen) == expected(answer, server.calls[-1])
-                assert await streamed(client) == seen
+                assert settled(await streamed(client)) == seen
                 records = (await run.records())[-2:]
                 for record, call in zip(records, server.calls[-2:], strict=True):
                     check_record(record, answer, call)
@@ -201,7 +211,8 @@ async def test_events_of_a_stream(server: ModelServer) -> None:
     block = ["content_block_start", "content_block_delta", "content_block_stop"]
     thought = [block[0], block[1], block[1], block[2]]
     kinds = [e["type"] for e in told]
-    assert kinds == ["message_start", *thought, *block * 3, "message_delta", "message_stop"]
+    tools = [block[0], block[1], block[1], block[2], *block]
+    assert kinds == ["message_start", *thought, *block, *tools, "message_delta", "message_stop"]
     assert [e["index"] for e in told if e["type"] == "content_block_stop"] == [0, 1, 2, 3]
     assert told[0]["message"]["usage"]["input_tokens"] == len(server.calls[0].prompt_token_ids)
     assert names[1] == "ping"

@@ -74,7 +74,7 @@ def blocks(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_blocks_follow_the_deltas() -> None:
-    """Each change between thoughts and text begins a block; calls come last, in their order."""
+    """Each change between thoughts and text begins a block; a call holds up what comes after it."""
     head = {"index": 1, "id": "b", "function": {"name": "g", "arguments": '{"x"'}}
     events = stream(
         {"reasoning_content": "a"},
@@ -88,12 +88,12 @@ def test_blocks_follow_the_deltas() -> None:
         ("thinking", "a"),
         ("text", "b"),
         ("thinking", "c"),
-        ("text", "d"),
         ("tool_use", ""),
+        ("text", "d"),
         ("tool_use", '{"x":1}'),
     ]
     started = [e["content_block"] for e in events if e["type"] == "content_block_start"]
-    assert [block["name"] for block in started[4:]] == ["f", "g"]
+    assert [started[at]["name"] for at in (3, 5)] == ["f", "g"]
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 

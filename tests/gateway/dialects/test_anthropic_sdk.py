@@ -1,5 +1,6 @@
 """What Anthropic's client builds on messages: its tool loop, parsed answers, other servers."""
 
+import json
 from typing import Any
 
 import pytest
@@ -55,6 +56,56 @@ async def test_tool_runner(server: ModelServer, stream: bool) -> None:
     assert broken["content"].startswith("Error: ")
     # The first asks for a conversation that the server keeps, which the client can do without.
     assert [record.outcome for record in records] == ["error", "ok", "ok"]
+
+
+async def test_tool_input_comes_while_it_is_written(server: ModelServer) -> None:
+    """Arguments reach the client piece by piece, long before the model is done with them."""
+    written = json.dumps({"path": "a.py", "text": "é\n" * 50}, ensure_ascii=False)
+    server.script = Answer(text="", tools=[("write", written)], fault="hang")
+    async with running(server) as run, client_of(run) as client:
+        seen, parsed = "", None
+        async with client.messages.stream(**ASK) as stream:
+            async for event in stream:
+                if event.type == "input_json":
+                    seen += event.partial_json
+                    parsed = event.snapshot
+                    if len(seen) > 60:
+                        break
+    assert written.startswith(seen)
+    assert parsed == {"path": "a.py"}
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+async def test_several_calls_at_once(server: ModelServer, interleaved: bool) -> None:
+    """Calls that a server writes by turns reach the client one after another, complete."""
+    tools = [(f"t{at}", json.dumps({"n": at, "q": "x" * 20})) for at in range(3)]
+    server.script = Answer(text="so", tools=tools, interleaved=interleaved)
+    async with running(server) as run, client_of(run) as client, client.messages.stream(**ASK) as s:
+        message = await s.get_final_message()
+    said = [block.to_dict() for block in message.content[1:]]
+    assert [(block["name"], block["input"]) for block in said] == [
+        (name, json.loads(arguments)) for name, arguments in tools
+    ]
+
+
+async def test_broken_arguments_are_taken_back(server: ModelServer) -> None:
+    """No client acts on the first half of arguments that break; the model gets its own text back."""
+    broken = '{"command": "rm -r /tmp/x", "force": yes'
+    server.script = Answer(text="", tools=[("sh", broken)])
+    async with running(server) as run, client_of(run) as client:
+        async with client.messages.stream(**ASK) as stream:
+            message = await stream.get_final_message()
+        (call,) = [block.to_dict() for block in message.content]
+        result = {"type": "tool_result", "tool_use_id": call["id"], "content": "no such command"}
+        turn: list[Any] = [
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ]
+        again: dict[str, Any] = {**ASK, "messages": [*ASK["messages"], *turn]}
+        await client.messages.create(**again)
+    assert call["input"] == {"command": None, "force": None, "INVALID_JSON": broken}
+    sent = server.calls[-1].request["messages"][1]["tool_calls"][0]["function"]
+    assert sent == {"name": "sh", "arguments": broken}
 
 
 async def test_parsed_answers(server: ModelServer) -> None:
