@@ -81,9 +81,7 @@ class CallRecorder:
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Entry(record, stored))
         if len(self._writers) < _MOST_WRITERS:
-            writer = asyncio.create_task(self._write_all())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            self._writers.add(asyncio.create_task(self._write_all()))
         try:
             await asyncio.shield(stored)
         except asyncio.CancelledError:
@@ -96,6 +94,16 @@ class CallRecorder:
 
     async def _write_all(self) -> None:
         """Write whatever waits, as long as something does."""
+        writer = asyncio.current_task()
+        assert writer is not None
+        try:
+            await self._write_batches()
+        finally:
+            # Here, and not in a callback once the task has ended: a record that comes before the
+            # callback would find two writers that no longer look, and nobody would ever write it.
+            self._writers.discard(writer)
+
+    async def _write_batches(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
             try:

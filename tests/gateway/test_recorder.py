@@ -153,3 +153,25 @@ async def test_counts_add_up() -> None:
     total = GatewayStats(recorded=1, replayed=2)
     total.add(GatewayStats(recorded=3, unrecorded=4))
     assert total == GatewayStats(recorded=4, unrecorded=4, replayed=2)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_record_that_comes_as_the_writers_stop_is_stored(turns: int) -> None:
+    """Whenever a record comes, somebody still looks for it: in each turn of the loop that follows
+    the writing of two others, also in the one in which both writers found nothing more to do."""
+    store = InMemoryLightningStore()
+    recorder, stats, record = await recorder_and_record(store)
+
+    async def write_later() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await recorder.write(numbered(record, 3))
+
+    first = [recorder.write(numbered(record, number)) for number in (1, 2)]
+    writes = [asyncio.create_task(write) for write in (*first, write_later())]
+    _, forgotten = await asyncio.wait(writes, timeout=5)
+    # One more record brings a writer, so that a failure of this test does not hang.
+    await recorder.write(numbered(record, 4))
+    assert not forgotten
+    assert stats.recorded == 4
+    await store.close()
