@@ -25,6 +25,9 @@ class Settings:
     store_url: str | None = None
     """Where scripts record what they do. `AGL_STORE_URL`, default a file in `runs_dir`."""
 
+    vllm_api_key: str | None = None
+    """What a vLLM server was started with as `--api-key`. `VLLM_API_KEY`, as for the server."""
+
     offline: bool = False
     """Refuse every download. `AGL_OFFLINE` set to anything but an empty string or 0."""
 
@@ -37,6 +40,7 @@ class Settings:
             cache_dir=Path(cache).expanduser(),
             runs_dir=Path(os.environ.get("AGL_RUNS_DIR") or "runs").expanduser(),
             store_url=os.environ.get("AGL_STORE_URL") or None,
+            vllm_api_key=os.environ.get("VLLM_API_KEY") or None,
             offline=os.environ.get("AGL_OFFLINE", "") not in {"", "0"},
         )
 

@@ -22,7 +22,7 @@ from agentlightning.engine.sampler import Sampler
 from agentlightning.engine.sampling import SamplingParams
 from agentlightning.errors import ContextLengthError, EngineDeadError, EngineError, RequestError
 
-__all__ = ["Engine", "EngineConfig", "EngineStats", "PauseMode"]
+__all__ = ["Engine", "EngineConfig", "EngineStats", "PauseMode", "eos_ids_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Engine:
         self.context: int = self.config.max_context or model.config.max_position_embeddings
         """Most tokens of prompt and completion together."""
         self.vocabulary: int = model.config.vocab_size
-        self.eos_ids = _eos_ids(model, tokenizer)
+        self.eos_ids = eos_ids_of(model, tokenizer)
         self._sampler = Sampler(
             model,
             max_running=self.config.max_running,
@@ -387,7 +387,7 @@ def _fail(future: Future[Any], error: BaseException) -> None:
         future.set_exception(error)
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def eos_ids_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return every id that ends a completion, by the model's and the tokenizer's account."""
     generation = getattr(model, "generation_config", None)
     declared: Any = getattr(generation, "eos_token_id", None)

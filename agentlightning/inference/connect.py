@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from agentlightning.engine.chat import HistoryMode
@@ -9,8 +10,12 @@ from agentlightning.engine.engine import EngineConfig
 from agentlightning.errors import ConfigurationError
 from agentlightning.inference.base import InferenceBackend
 from agentlightning.inference.embedded import EmbeddedInference
+from agentlightning.inference.vllm import VLLMInference
+from agentlightning.settings import Settings
 
 __all__ = ["connect_inference"]
+
+_SCHEMES = {"vllm": "http", "vllm+http": "http", "vllm+https": "https"}
 
 
 def connect_inference(
@@ -21,16 +26,19 @@ def connect_inference(
     name: str,
     history: HistoryMode = "exact",
     seed: int | None = None,
+    weights_dir: str | None = None,
 ) -> InferenceBackend:
     """Return the backend that `spec` names; nothing is sampled or connected before `start`.
 
     Args:
-        spec: `embedded`: an engine in this process, on `model` itself.
+        spec: `embedded`: an engine in this process, on `model` itself; `vllm://host:port`, or
+            `vllm+https://` before the server's address: a vLLM server.
         model: The module that is trained.
         tokenizer: Its tokenizer.
         name: Name that agents call the model by.
         history: How prompts with earlier answers are made.
-        seed: Seed of calls that bring none.
+        seed: Seed of the embedded engine's calls that bring none.
+        weights_dir: Where a model server reads new weights; see `VLLMInference`.
 
     Raises:
         ConfigurationError: Nothing has this name, or it cannot sample this model.
@@ -39,4 +47,17 @@ def connect_inference(
         return EmbeddedInference(
             model, tokenizer, name=name, history=history, config=EngineConfig(seed=seed)
         )
-    raise ConfigurationError(f"inference={spec!r} is unknown; use 'embedded'.")
+    kind, separator, address = spec.partition("://")
+    if not separator or kind not in _SCHEMES or not address:
+        raise ConfigurationError(
+            f"inference={spec!r} is unknown; use 'embedded' or 'vllm://host:port'."
+        )
+    return VLLMInference(
+        f"{_SCHEMES[kind]}://{address}",
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        history=history,
+        weights_dir=Path(weights_dir).expanduser() if weights_dir else None,
+        api_key=Settings.from_environment().vllm_api_key,
+    )

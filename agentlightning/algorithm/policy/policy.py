@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from agentlightning.engine.loading import load_model
-from agentlightning.errors import EngineError
+from agentlightning.errors import ConfigurationError, EngineError
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.server import Gateway
 from agentlightning.inference.connect import connect_inference
@@ -122,8 +122,15 @@ class Policy:
             UpstreamError: The model server cannot be reached.
         """
         await asyncio.to_thread(self._load, checkpoint)
-        await self.inference.start()
-        await self.inference.publish(version, _ready(self._backend))
+        inference = self.inference
+        await inference.start()
+        if self._config.temperature != 1.0 and not inference.processed_logprobs:
+            raise ConfigurationError(
+                f"temperature={self._config.temperature} needs the probabilities that tokens were "
+                "drawn with, and the model server tells others. Start it with --logprobs-mode "
+                "processed_logprobs, or use temperature=1."
+            )
+        await inference.publish(version, _ready(self._backend))
 
     def _load(self, checkpoint: Path | None) -> None:
         config = self._config
@@ -145,12 +152,13 @@ class Policy:
         if checkpoint is not None:
             self._backend.restore(checkpoint)
         self._inference = connect_inference(
-            "embedded",
+            config.inference,
             model=loaded.model,
             tokenizer=loaded.tokenizer,
             name=self.alias,
             history=config.history,
             seed=config.seed,
+            weights_dir=config.weights_dir,
         )
         self._route = ModelRoute(upstream=self._inference.upstream, model=self.alias)
 

@@ -22,13 +22,20 @@ class RunConfig:
     """Model, sampling, optimiser, evaluation and checkpoints."""
 
     MAY_DIFFER_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "epochs", "run_dir", "eval_every", "keep"}
+        {"steps", "epochs", "run_dir", "eval_every", "keep", "inference", "weights_dir"}
     )
 
     model: str
     """A catalogue name (`smollm2-135m-instruct`), a directory, or a hub id."""
     model_alias: str | None = None
     """Name under which agents call the model; the last part of `model` by default."""
+
+    inference: str = "embedded"
+    """Who samples: `embedded`, an engine in this process, or `vllm://host:port`, a vLLM server
+    that was started for it (`docs/guides/vllm.md`)."""
+    weights_dir: str | None = None
+    """Directory that a model server sees under the same path, for new weights; None: a temporary
+    one, which only a server on this machine sees."""
 
     group_size: int = 8
     """Rollouts of one task in a step, which are compared with each other."""
