@@ -34,7 +34,12 @@ from agentlightning.gateway.peers import GatewayPeers
 from agentlightning.gateway.recorder import CallRecorder
 from agentlightning.gateway.replay import KEY_HEADER, ReplayCache
 from agentlightning.gateway.reply import Reply
-from agentlightning.gateway.routes import forwarded_headers, read_retry, read_trace_parent
+from agentlightning.gateway.routes import (
+    forwarded_headers,
+    read_retry,
+    read_subagent,
+    read_trace_parent,
+)
 from agentlightning.gateway.seal import AttemptKey, CallLedger, CallTally
 from agentlightning.gateway.stream import EventSplitter
 from agentlightning.gateway.upstream import UpstreamRequest, UpstreamResponse
@@ -160,7 +165,7 @@ class CapturedCall:
         record.stream = bool(body.get("stream"))
         route = services.models.find(record.model or None)
         record.trained = route.trained
-        record.role = record.role or route.role
+        record.role = record.role or route.role or read_subagent(self._request.headers)
         self._admit()
         if route.trained:
             await services.gate.enter(services.pause_wait_seconds)

@@ -18,6 +18,7 @@ __all__ = [
     "forwarded_headers",
     "read_headers",
     "read_retry",
+    "read_subagent",
     "read_target",
     "read_trace_parent",
     "seal_path",
@@ -27,6 +28,9 @@ ROLLOUT_HEADER = "x-rollout-id"
 ATTEMPT_HEADER = "x-attempt-id"
 ROLE_HEADER = "x-agl-role"
 """Names the agent that makes a call, where a rollout has several."""
+
+_CLAUDE_AGENT_HEADER = "x-claude-code-agent-id"
+"""The `claude` program names its sub-agents by it; its main agent sends none."""
 
 _OWN_HEADERS = frozenset({ROLLOUT_HEADER, ATTEMPT_HEADER, ROLE_HEADER, "x-sequence-id"})
 # Encodings are left out because capturing needs plain bytes.
@@ -126,3 +130,17 @@ def read_retry(headers: Mapping[str, str]) -> int:
     """
     said = headers.get("x-stainless-retry-count", "")
     return int(said) if said.isdecimal() and said.isascii() else 0
+
+
+def read_subagent(headers: Mapping[str, str]) -> str | None:
+    """Return the role of a sub-agent of the `claude` program, for calls that have no other role.
+
+    The program makes up an id for each sub-agent, so a regular expression for roles can tell
+    sub-agents from the main agent, but not one kind of them from another.
+
+    Example:
+        >>> read_subagent({"x-claude-code-agent-id": "a98"}), read_subagent({})
+        ('subagent:a98', None)
+    """
+    agent = headers.get(_CLAUDE_AGENT_HEADER)
+    return f"subagent:{agent}" if agent else None

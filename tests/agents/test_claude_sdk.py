@@ -19,6 +19,19 @@ def script(request: dict[str, Any]) -> Answer:
     return use_tool(request, "mcp__math__multiply")
 
 
+async def test_unnamed_subagents(tmp_path):
+    """A subagent whose model has no role of its own is told by the id that the program sends."""
+    seen = await run_outside(
+        AGENTS, "claude_sdk", script, tmp_path, count=1, models={"solver": None}
+    )
+    seen.check()
+    ((first, second, third, last),) = seen.roles()
+    assert (first, last) == (None, None)
+    assert second == third
+    assert second is not None
+    assert second.startswith("subagent:")
+
+
 async def test_claude_sdk(tmp_path):
     """A subagent is told from its parent by the name it calls the model by."""
     models = {"solver": "solver"}

@@ -55,8 +55,9 @@ class RunConfig:
     that a conversation is one training row; `template` lets the chat template write them anew, as
     a server without memory does, and each turn that it changes is a row of its own."""
     roles: str | None = None
-    """Regular expression searched in the role of a call (header `x-agl-role`), or in the model name
-    of a call without one: only calls that match are trained. None trains all."""
+    """Regular expression searched in the role of a call, or in the model name of a call without one:
+    only calls that match are trained. None trains all. The role is what the client says (path,
+    header `x-agl-role`), or else the agent whose span the call lies in."""
     rollout_timeout_seconds: float = 600.0
     """Longest life of one rollout."""
     max_attempts: int = 2

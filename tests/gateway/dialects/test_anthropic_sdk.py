@@ -1,6 +1,7 @@
 """What Anthropic's client builds on messages: its tool loop, parsed answers, other servers."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,21 @@ async def test_tool_runner(server: ModelServer, stream: bool) -> None:
     assert broken["content"].startswith("Error: ")
     # The first asks for a conversation that the server keeps, which the client can do without.
     assert [record.outcome for record in records] == ["error", "ok", "ok"]
+
+
+async def test_subagents_of_claude_have_a_role(server: ModelServer) -> None:
+    """The id that the `claude` program sends for a sub-agent is its role, unless one is given."""
+    sent = {"x-claude-code-agent-id": "a98"}
+    async with running(server) as run:
+        for headers in ({}, sent, {**sent, "x-agl-role": "solver"}):
+            async with client_of(run) as client:
+                await client.messages.create(**ASK, extra_headers=headers)
+        run.gateway.set_model("alias", replace(run.gateway.models["m"], role="known"))
+        asked: dict[str, Any] = {**ASK, "model": "alias", "extra_headers": sent}
+        async with client_of(run) as client:
+            await client.messages.create(**asked)
+        roles = [record.role for record in await run.records()]
+    assert roles == [None, "subagent:a98", "solver", "known"]
 
 
 async def test_tool_input_comes_while_it_is_written(server: ModelServer) -> None:
