@@ -111,6 +111,10 @@ class ClaimLoop:
     def _begin(self, rollout: AttemptedRollout) -> None:
         self._taken += 1
         run = self._start_run(rollout)
+        before = self.active.get(rollout.rollout_id)
+        if before is not None:
+            # Taken from this worker and given to it again: nobody else would tell the old attempt.
+            before.stop("lost")
         self.active[rollout.rollout_id] = run
         task = asyncio.create_task(run.run())
         self._tasks.add(task)

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from agentlightning.errors import StoreError
 from agentlightning.runner.lease import LeaseKeeper, Stoppable
 
 if TYPE_CHECKING:
@@ -111,8 +110,7 @@ class Heartbeat:
     ) -> None:
         async def main() -> None:
             while not stopped.is_set():
-                await keeper.renew()
-                await self._beat(store, worker_id)
+                await self._beat(store, worker_id, keeper)
                 await asyncio.to_thread(stopped.wait, self._pause())
 
         asyncio.run(main())
@@ -122,13 +120,17 @@ class Heartbeat:
             await self._beat(store, worker_id)
             await asyncio.sleep(self._pause())
 
-    async def _beat(self, store: LightningStore, worker_id: str) -> None:
+    async def _beat(
+        self, store: LightningStore, worker_id: str, keeper: LeaseKeeper | None = None
+    ) -> None:
         from agentlightning.runner.snapshot import system_snapshot
 
         try:
+            if keeper is not None:
+                await keeper.renew()
             snapshot = await asyncio.to_thread(system_snapshot, self.include_gpu)
             await store.update_worker(worker_id, snapshot)
-        except (StoreError, OSError, TimeoutError) as error:
+        except Exception as error:  # Boundary: a heart that stops loses all claims.
             logger.warning("heartbeat failed", extra={"worker_id": worker_id}, exc_info=error)
 
     def _pause(self) -> float:

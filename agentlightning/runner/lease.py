@@ -90,20 +90,22 @@ class LeaseKeeper:
 
     async def renew(self) -> None:
         """Renew every lease once, and stop the attempts that turn out to be lost."""
-        for rollout_id, running in list(self._held.items()):
-            if running.lease_seconds is None:
-                continue
-            try:
-                attempt = await self._store.update_attempt(
-                    rollout_id, running.attempt_id, last_heartbeat_time=now()
-                )
-            except (StoreError, OSError, TimeoutError) as error:
-                logger.warning(
-                    "lease could not be renewed", extra={"rollout_id": rollout_id}, exc_info=error
-                )
-                continue
-            if attempt.end_time is not None and not running.is_settling:
-                self._home.call_soon_threadsafe(running.stop, _why(attempt))
+        leased = [item for item in list(self._held.items()) if item[1].lease_seconds is not None]
+        # All at once: behind a store that is slow with one, the others would run out.
+        await asyncio.gather(*(self._renew(rollout_id, running) for rollout_id, running in leased))
+
+    async def _renew(self, rollout_id: str, running: Stoppable) -> None:
+        try:
+            attempt = await self._store.update_attempt(
+                rollout_id, running.attempt_id, last_heartbeat_time=now()
+            )
+        except (StoreError, OSError, TimeoutError) as error:
+            logger.warning(
+                "lease could not be renewed", extra={"rollout_id": rollout_id}, exc_info=error
+            )
+            return
+        if attempt.end_time is not None and not running.is_settling:
+            self._home.call_soon_threadsafe(running.stop, _why(attempt))
 
 
 def _why(attempt: Attempt) -> StopCause:
@@ -168,7 +170,9 @@ class ClaimWatch:
             await self._check(rollout_id)
 
     async def _check(self, rollout_id: str) -> None:
-        # An event may be older than the attempt we run now, so the record decides.
+        # An event may be older than the attempt we run now, so the record decides; and about the
+        # attempt that ran when it was asked for, since this worker may have claimed the rollout
+        # again before the answer came.
         running = self._active.get(rollout_id)
         if running is None or running.is_settling:
             return
@@ -179,10 +183,9 @@ class ClaimWatch:
                 "rollout could not be checked", extra={"rollout_id": rollout_id}, exc_info=error
             )
             return
-        attempt = self._active.get(rollout_id)
-        cause = stop_cause(rollout, attempt.attempt_id) if attempt is not None else None
-        if attempt is not None and cause is not None:
-            attempt.stop(cause)
+        cause = stop_cause(rollout, running.attempt_id)
+        if cause is not None:
+            running.stop(cause)
 
 
 async def return_rollout(

@@ -68,6 +68,72 @@ async def test_leases_are_renewed_while_the_loop_is_blocked():
     await store.close()
 
 
+class Moody(InMemoryLightningStore):
+    """A user's own store, which raises whatever it likes the first times."""
+
+    def __init__(self) -> None:
+        super().__init__(thread_safe=True)
+        self.renewals = self.reports = 2
+
+    async def update_attempt(self, *args, **kwargs):
+        self.renewals -= 1
+        if self.renewals >= 0:
+            raise ValueError("not now")
+        return await super().update_attempt(*args, **kwargs)
+
+    async def update_worker(self, *args, **kwargs):
+        self.reports -= 1
+        if self.reports >= 0:
+            raise KeyError("not now")
+        return await super().update_worker(*args, **kwargs)
+
+
+async def test_leases_outlive_a_beat_that_fails():
+    """A beat that raises anything is followed by the next, which renews the leases."""
+    store = Moody()
+    await store.enqueue_rollout(1)
+    claimed = await store.dequeue_rollout("Worker-1", lease_seconds=60)
+    held = {claimed.rollout_id: Running(claimed)}
+    async with Heartbeat(interval_seconds=0.02, jitter_seconds=0.0).beating(
+        store, "Worker-1", held
+    ):
+        await beats(store, 2)
+        attempt = await store.get_latest_attempt(claimed.rollout_id)
+    assert attempt.last_heartbeat_time is not None
+    await store.close()
+
+
+class Queueing(InMemoryLightningStore):
+    """Answers no renewal before all of them have come, as if each took very long."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(thread_safe=True)
+        self.missing, self.all_came = count, threading.Event()
+
+    async def update_attempt(self, *args, **kwargs):
+        self.missing -= 1
+        if self.missing == 0:
+            self.all_came.set()
+        await asyncio.to_thread(self.all_came.wait, 10)
+        return await super().update_attempt(*args, **kwargs)
+
+
+async def test_no_lease_waits_for_the_renewal_of_another():
+    """A renewal that takes long holds up none of the worker's other ones."""
+    store = Queueing(3)
+    held = {}
+    for _ in range(3):
+        await store.enqueue_rollout(1)
+        claimed = await store.dequeue_rollout("Worker-1", lease_seconds=60)
+        held[claimed.rollout_id] = Running(claimed)
+    async with Heartbeat(interval_seconds=0.02, jitter_seconds=0.0).beating(
+        store, "Worker-1", held
+    ):
+        assert await asyncio.to_thread(store.all_came.wait, 8)
+        await beats(store, 1)
+    await store.close()
+
+
 @pytest.mark.parametrize(
     ("status", "cause"),
     [("cancelled", "cancelled"), ("requeuing", "lost"), ("failed", "cancelled")],

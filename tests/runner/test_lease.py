@@ -1,11 +1,17 @@
 """Giving back what a worker held, against the real store."""
 
 import asyncio
+from typing import Any
 
 from agentlightning._internal.clock import now
+from agentlightning.execution.events import ThreadingEvent
+from agentlightning.litagent import LitAgent
+from agentlightning.runner import LitAgentRunner
 from agentlightning.runner.lease import ClaimWatch, release_rollouts
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.tracer.otel import OtelTracer
 from agentlightning.types import RolloutConfig
-from tests.runner.test_agent import enqueue
+from tests.runner.test_agent import enqueue, finished
 
 
 async def claim(store, task="x", worker="Worker-1", **config):
@@ -116,3 +122,51 @@ async def test_an_overtaken_attempt_is_stopped_at_once(store):
         assert await asyncio.wait_for(run.stopped, 10) == "lost"
         task.cancel()
         await asyncio.wait({task})
+
+
+class Distant(InMemoryLightningStore):
+    """A store whose answers about rollouts are long under way."""
+
+    def __init__(self) -> None:
+        super().__init__(thread_safe=True)
+        self.asked, self.arrive = asyncio.Event(), asyncio.Event()
+
+    async def get_rollout_by_id(self, rollout_id):
+        answer = await super().get_rollout_by_id(rollout_id)
+        self.asked.set()
+        await self.arrive.wait()
+        return answer
+
+
+async def test_a_claim_made_while_an_answer_is_under_way_is_kept():
+    """A rollout that is taken from a worker and given to it again: the old attempt is stopped, and
+    what was said of it before the new claim does not stop the new one."""
+    store, begun, leave = Distant(), asyncio.Queue[str](), asyncio.Event()
+
+    class Working(LitAgent[Any]):
+        async def rollout_async(self, task, resources, rollout):
+            begun.put_nowait(rollout.attempt.attempt_id)
+            await leave.wait()
+            return 1.0
+
+    (item,) = await enqueue(store, ["x"])
+    runner, event = LitAgentRunner[Any](OtelTracer(), concurrency=2), ThreadingEvent()
+    with runner.run_context(agent=Working(), store=store):
+        task = asyncio.create_task(runner.iter(event=event))
+        async with asyncio.timeout(20):
+            old = await begun.get()
+            await store.update_rollout(item, status="requeuing")
+            new = await begun.get()
+            await store.asked.wait()
+            store.arrive.set()
+            while (await store.query_attempts(item))[0].metadata.get("error") is None:
+                await asyncio.sleep(0.01)
+            leave.set()
+            (ended,) = await finished(store, [item])
+            event.set()
+            await task
+    assert (ended.status, ended.attempt.attempt_id) == ("succeeded", new)
+    first = (await store.query_attempts(item))[0]
+    assert first.attempt_id == old
+    assert first.metadata["error"]["type"] == "RolloutStoppedError"
+    await store.close()

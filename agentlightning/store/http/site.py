@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentlightning._internal.aio import WaitLine
 from agentlightning._internal.clock import monotonic
+from agentlightning.errors import StoreError
 from agentlightning.store.base import LightningStore
 from agentlightning.store.collection_based.frame import StoreFrame
 from agentlightning.store.http.exchange import Reply
@@ -223,11 +224,26 @@ class Site:
                 return
             self.ledger.forget(key)
         for claim in claims:
-            logger.warning(
-                "claimant is gone, rollout goes back to the queue",
-                extra={"rollout_id": claim.rollout_id, "attempt_id": claim.attempt.attempt_id},
-            )
-            await self.store.update_rollout(claim.rollout_id, status="requeuing")
+            try:
+                await self._requeue(claim)
+            except StoreError as error:
+                # Somebody ended it just now, or the store is away: the others go back all the same.
+                logger.warning(
+                    "rollout could not be given back",
+                    extra={"rollout_id": claim.rollout_id},
+                    exc_info=error,
+                )
+
+    async def _requeue(self, claim: AttemptedRollout) -> None:
+        attempt = await self.store.get_latest_attempt(claim.rollout_id)
+        if attempt is None or attempt.attempt_id != claim.attempt.attempt_id or attempt.end_time:
+            # Taken from the claimant meanwhile: it may be somebody else's, who works on it.
+            return
+        logger.warning(
+            "claimant is gone, rollout goes back to the queue",
+            extra={"rollout_id": claim.rollout_id, "attempt_id": claim.attempt.attempt_id},
+        )
+        await self.store.update_rollout(claim.rollout_id, status="requeuing")
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but not past the server's closing."""

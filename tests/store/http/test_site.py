@@ -42,6 +42,34 @@ async def test_work_of_a_lost_claimant_goes_back(monkeypatch: pytest.MonkeyPatch
         await store.close()
 
 
+async def test_only_what_the_lost_claimant_still_has_goes_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Of a lost claimant's rollouts, those that were ended or went to somebody else meanwhile are
+    left alone, and the others are queued again all the same."""
+    monkeypatch.setattr("agentlightning.store.http.site.CLAIM_GRACE_SECONDS", 0.05)
+    store = InMemoryLightningStore(thread_safe=True)
+    for task in range(3):
+        await store.enqueue_rollout(task)
+    claims = await store.dequeue_many_rollouts(limit=3, worker_id="w-left")
+    ended, moved, left = [claim.rollout_id for claim in claims]
+    site = Site(store)
+    site.give_back(claims, "key")
+    # As the supervisor of a dead worker does, which is quicker than the grace.
+    await store.update_rollout(ended, status="cancelled")
+    await store.update_rollout(moved, status="requeuing")
+    again = await store.dequeue_rollout("w-new")
+    assert again is not None
+    assert again.rollout_id == moved
+    assert (await asyncio.wait_for(store.dequeue_rollout(wait_seconds=20), 20)).rollout_id == left
+    await site.drain()
+    now = {item.rollout_id: item for item in await store.query_rollouts()}
+    assert [now[each].status for each in (ended, moved)] == ["cancelled", "preparing"]
+    assert now[moved].attempt.attempt_id == again.attempt.attempt_id
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    await store.close()
+
+
 async def test_the_ledger_answers_repeats_and_forgets_failures():
     """A repeat shares the first answer, also while that is being made; a failure is no answer."""
     ledger = ReplayLedger(capacity=2)
