@@ -12,14 +12,13 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from agentlightning._internal.clock import now
+from agentlightning.engine.answer_format import AnswerOpening, detect_answer_format
 from agentlightning.engine.chat_request import ChatRequest, parse_chat_request
 from agentlightning.engine.choice import ChoiceWriter, Piece
 from agentlightning.engine.choice_sampler import ChoiceSampler, SampledChoice, told_ids, usage_of
 from agentlightning.engine.history.splicer import HistorySplicer, PromptPlan
-from agentlightning.engine.reasoning import ReasoningFilter, detect_reasoning
 from agentlightning.engine.token_source import TokenSource
 from agentlightning.engine.token_text import TokenText
-from agentlightning.engine.tools import ToolFormat, detect_format
 
 __all__ = ["ChatService", "HistoryMode"]
 
@@ -50,9 +49,9 @@ class ChatService:
         self._remembers = history == "exact"
         self._say_template()
         self._tokens = TokenText(engine.tokenizer)
-        self._format: ToolFormat | None = detect_format(engine.tokenizer.chat_template)
-        self._reasoning = detect_reasoning(engine.tokenizer.chat_template)
-        self._shows_special = bool(self._reasoning and self._reasoning.is_special(engine.tokenizer))
+        self._answers = detect_answer_format(engine.tokenizer)
+        self._tells_choice = "tool_choice" in str(engine.tokenizer.chat_template)
+        self._has_warned = False
 
     async def complete(self, body: Any, *, conversation: str | None = None) -> Body:
         """Answer a request in one piece; `stream` in the body is not looked at.
@@ -157,14 +156,34 @@ class ChatService:
     def _prompt(
         self, request: ChatRequest, conversation: str | None, *, is_trial: bool = False
     ) -> PromptPlan:
+        choice, options = request.tool_choice, request.template_kwargs
+        if self._tells_choice and choice.said is not None:
+            options = {"tool_choice": choice.said, **options}
+        opening = self._opening(request)
+        cannot_force = choice.is_forced and opening is None
         return self.history.plan(
             conversation if self._remembers else None,
             request.messages,
-            tools=request.tools,
-            template_kwargs=request.template_kwargs,
+            tools=choice.only_named if cannot_force else choice.tools,
+            template_kwargs=options,
+            opening=opening,
             max_tokens=self.engine.context - 1,
             is_trial=is_trial,
         )
+
+    def _opening(self, request: ChatRequest) -> AnswerOpening | None:
+        """Return how an answer begins that has to be a call."""
+        choice = request.tool_choice
+        if not choice.is_forced:
+            return None
+        opening = self._answers.opening(choice.name)
+        if opening is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "no known way of writing tool calls in the chat template; tool_choice is taken as auto",
+                extra={"model": self.model},
+            )
+        return opening
 
     def _plan(self, request: ChatRequest, conversation: str | None) -> PromptPlan:
         plan = self._prompt(request, conversation)
@@ -177,19 +196,19 @@ class ChatService:
         return plan
 
     def _writer(self, request: ChatRequest, plan: PromptPlan) -> ChoiceWriter:
-        tokenizer = self.engine.tokenizer
-        reasoning = None
-        if self._reasoning is not None and request.separate_reasoning:
-            reasoning = ReasoningFilter(
-                self._reasoning, is_open=self._reasoning.is_open_after(tokenizer, plan.ids)
-            )
+        choice, opening = request.tool_choice, self._opening(request)
+        parser = self._answers.parser(
+            plan.ids,
+            tools=choice.tools if choice.finds_calls else None,
+            separate=request.separate_reasoning,
+            opening=opening,
+        )
         return ChoiceWriter(
-            tokenizer,
+            self.engine.tokenizer,
             stop=request.stop,
             end_ids=self.engine.eos_ids | frozenset(request.params.stop_token_ids),
-            tool_format=self._format if request.use_tools else None,
-            reasoning=reasoning,
-            keep_special=self._shows_special,
+            parser=parser,
+            opening=opening.text if opening else "",
         )
 
     def _head(self, request: ChatRequest, kind: str) -> Body:

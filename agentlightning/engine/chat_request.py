@@ -15,6 +15,7 @@ from agentlightning.engine.request_fields import (
     read_stop,
 )
 from agentlightning.engine.sampling import SamplingParams
+from agentlightning.engine.tool_choice import ToolChoice, read_tool_choice
 from agentlightning.errors import RequestError
 
 __all__ = ["ChatRequest", "parse_chat_request"]
@@ -39,9 +40,8 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     logprobs: bool
-    tools: tuple[dict[str, Any], ...]
-    use_tools: bool
-    """False under `tool_choice: "none"`: tools are rendered, calls are not looked for."""
+    tool_choice: ToolChoice
+    """The tools, too."""
     return_token_ids: bool
     include_reasoning: bool
     """False leaves the reasoning out of the answer, as vLLM does; its tokens are told."""
@@ -58,7 +58,6 @@ def parse_chat_request(body: Any) -> ChatRequest:
         RequestError: A field is missing, of the wrong type, out of range or not supported.
     """
     body = read_body(body, _NEUTRAL)
-    tools = _objects(body, "tools")
     stream_options = read_member(body, "stream_options", dict, {})
     return ChatRequest(
         messages=_messages(body),
@@ -68,8 +67,7 @@ def parse_chat_request(body: Any) -> ChatRequest:
         stream=read_member(body, "stream", bool, default=False),
         include_usage=stream_options.get("include_usage") is True,
         logprobs=read_member(body, "logprobs", bool, default=False),
-        tools=tools,
-        use_tools=_use_tools(body, tools),
+        tool_choice=read_tool_choice(body, _objects(body, "tools")),
         return_token_ids=read_member(body, "return_token_ids", bool, default=False),
         include_reasoning=read_member(body, "include_reasoning", bool, default=True),
         separate_reasoning=read_member(body, "separate_reasoning", bool, default=True),
@@ -97,20 +95,6 @@ def _sampling(body: Mapping[str, Any]) -> SamplingParams:
     if top_logprobs and not body.get("logprobs"):
         raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     return read_sampling(body, limit=limit, top_logprobs=top_logprobs)
-
-
-def _use_tools(body: Mapping[str, Any], tools: tuple[dict[str, Any], ...]) -> bool:
-    choice = body.get("tool_choice")
-    if choice in (None, "auto"):
-        return bool(tools)
-    if choice == "none":
-        return False
-    raise RequestError(
-        "tool_choice may be auto or none: the embedded engine does not constrain what the model "
-        "writes, since that would change the distribution it is trained on",
-        error_code="unsupported_parameter",
-        param="tool_choice",
-    )
 
 
 def _objects(body: Mapping[str, Any], name: str) -> tuple[dict[str, Any], ...]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from agentlightning.engine.reasoning import ReasoningFilter, Split
+from agentlightning.engine.answer_format import AnswerParser, MarkedParser
+from agentlightning.engine.reasoning import Split
 from agentlightning.engine.request import FinishReason, TokenEvent
+from agentlightning.engine.template import encode
 from agentlightning.engine.text import Detokenizer, StopFilter
-from agentlightning.engine.tools import ParsedText, ToolFilter, ToolFormat
 
 __all__ = ["ChoiceWriter", "Piece"]
 
@@ -46,9 +47,8 @@ class ChoiceWriter:
         *,
         stop: Sequence[str],
         end_ids: frozenset[int],
-        tool_format: ToolFormat | None,
-        reasoning: ReasoningFilter | None = None,
-        keep_special: bool = False,
+        parser: AnswerParser | None = None,
+        opening: str = "",
     ) -> None:
         """Start an empty choice.
 
@@ -56,21 +56,21 @@ class ChoiceWriter:
             tokenizer: A Hugging Face tokenizer.
             stop: Strings that end the content and are no part of it.
             end_ids: Ids that are no part of the text.
-            tool_format: How tool calls are written; None leaves them in the content. Calls in the
-                reasoning are none.
-            reasoning: A new filter that parts reasoning from content; None leaves it there.
-            keep_special: Whether special tokens are text, because reasoning is marked by them.
+            parser: A new one, that finds reasoning and calls; None leaves all in the content.
+            opening: What the prompt holds of the answer already.
         """
-        keep_special = keep_special or (tool_format is not None and tool_format.keep_special)
-        self._detokenizer = Detokenizer(tokenizer, keep_special=keep_special)
+        self._parser = parser or MarkedParser()
+        self._detokenizer = Detokenizer(tokenizer, keep_special=self._parser.keep_special)
         self._stop = StopFilter(stop)
-        self._tools = ToolFilter(tool_format) if tool_format else None
-        self._reasoning = reasoning
         self._end_ids = end_ids
         self._said: list[Split] = []
         self._unsaid = Split()
         """What no piece has told yet."""
         self._unsent: list[TokenEvent] = []
+        if opening:
+            # Decoded behind the opening, as some tokenizers drop a text's first blank.
+            self._detokenizer.push(encode(tokenizer, opening))
+            self._show(self._parser.push(opening))
 
     @property
     def stopped(self) -> bool:
@@ -90,8 +90,7 @@ class ChoiceWriter:
     def push(self, ids: Sequence[int]) -> None:
         """Add tokens."""
         shown = [token for token in ids if token not in self._end_ids]
-        said = self._part(self._stop.push(self._detokenizer.push(shown)))
-        self._show(replace(said, content=self._tools.push(said.content)) if self._tools else said)
+        self._show(self._parser.push(self._stop.push(self._detokenizer.push(shown))))
 
     def add(self, index: int, event: TokenEvent) -> Piece | None:
         """Add a token; returns a piece once there is text to send with it."""
@@ -101,23 +100,12 @@ class ChoiceWriter:
 
     def last(self, index: int, reason: FinishReason) -> Piece:
         """Return the piece that ends the choice, with all that was held back."""
-        said = self._part(self._stop.push(self._detokenizer.end()) + self._stop.end())
-        if self._reasoning:
-            said = Split.join([said, self._reasoning.end()])
-        parsed = self._end_tools(said.content)
-        self._show(replace(said, content=parsed.content))
-        calls = tuple(_openai_call(call.name, call.arguments) for call in parsed.calls)
+        rest = self._stop.push(self._detokenizer.end()) + self._stop.end()
+        said = self._parser.push(rest)
+        held, found = self._parser.end()
+        self._show(Split.join([said, held]))
+        calls = tuple(_openai_call(call.name, call.arguments) for call in found)
         return self._piece(index, calls, "tool_calls" if calls and reason == "stop" else reason)
-
-    def _part(self, text: str) -> Split:
-        return self._reasoning.push(text) if self._reasoning else Split(content=text)
-
-    def _end_tools(self, text: str) -> ParsedText:
-        if self._tools is None:
-            return ParsedText(text)
-        shown = self._tools.push(text)
-        rest = self._tools.end()
-        return ParsedText(shown + rest.content, rest.calls)
 
     def _show(self, said: Split) -> None:
         self._said.append(said)

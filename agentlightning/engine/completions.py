@@ -162,9 +162,7 @@ class CompletionService:
     def _sampler(self, request: _Request) -> ChoiceSampler:
         def write() -> ChoiceWriter:
             ends = self._engine.eos_ids | frozenset(request.params.stop_token_ids)
-            return ChoiceWriter(
-                self._engine.tokenizer, stop=request.stop, end_ids=ends, tool_format=None
-            )
+            return ChoiceWriter(self._engine.tokenizer, stop=request.stop, end_ids=ends)
 
         return ChoiceSampler(self._engine, request.prompts, request.params, write)
 

@@ -3,7 +3,6 @@
 from pydantic import BaseModel
 from pydantic_ai import Agent, UsageLimits
 from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 
 import agentlightning as agl
@@ -14,9 +13,6 @@ class Result(BaseModel):
 
     product: int
 
-
-UNFORCED = OpenAIModelProfile(supports_forced_tool_choice=False)
-"""The embedded engine lets the model choose, as what it is made to write teaches it nothing."""
 
 solver = Agent(output_type=Result, instructions="Solve the question with your tool.", retries=2)
 
@@ -31,7 +27,7 @@ def multiply(a: int, b: int) -> int:
 async def agent(task: dict, llm: agl.LLM) -> float:
     """Answer one question; 1 for the right number."""
     provider = OpenAIProvider(base_url=llm.endpoint, api_key=llm.api_key or "-")
-    model = OpenAIChatModel(llm.model, provider=provider, profile=UNFORCED)
+    model = OpenAIChatModel(llm.model, provider=provider)
     limits = UsageLimits(request_limit=6)
     run = await solver.run(task["question"], model=model, usage_limits=limits)
     return float(run.output.product == task["answer"])

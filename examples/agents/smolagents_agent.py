@@ -19,10 +19,7 @@ def multiply(a: int, b: int) -> int:
 @agl.rollout
 def agent(task: dict, llm: agl.LLM) -> float:
     """Answer one question; 1 for an answer that holds the right number."""
-    # By default it forces the model to call a tool, which the embedded engine does not.
-    model = OpenAIModel(
-        llm.model, api_base=llm.endpoint, api_key=llm.api_key or "-", tool_choice="auto"
-    )
+    model = OpenAIModel(llm.model, api_base=llm.endpoint, api_key=llm.api_key or "-")
     solver = ToolCallingAgent(
         [multiply], model, stream_outputs=True, max_steps=4, verbosity_level=LogLevel.OFF
     )

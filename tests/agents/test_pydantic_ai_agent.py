@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.agents.outside import AGENTS, call_tool, run_outside, text_of, use_tool
-from tests.agents.training import ANSWER, MULTIPLY, check_steps, tool_call, train_outside
+from tests.agents.training import ANSWER, check_steps, forced_call, train_outside
 from tests.support.model_server import Answer
 
 
@@ -25,5 +25,6 @@ async def test_pydantic_ai_agent(tmp_path):
 
 def test_pydantic_ai_agent_trains(tmp_path):
     """The same agent trains: its calls become rows, and each step moves the weights."""
-    phrases = {MULTIPLY: 0.1, tool_call("final_result", product=int(ANSWER)): 0.4}
+    multiply = forced_call("multiply", a=11, b=90)
+    phrases = {multiply: 0.1, forced_call("final_result", product=int(ANSWER)): 0.4}
     check_steps(train_outside(AGENTS, "pydantic_ai_agent", tmp_path, phrases))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.agents.outside import AGENTS, call_tool, factors, run_outside, text_of
-from tests.agents.training import ANSWER, MULTIPLY, check_steps, tool_call, train_outside
+from tests.agents.training import ANSWER, check_steps, forced_call, train_outside
 from tests.support.model_server import Answer
 
 
@@ -25,6 +25,7 @@ async def test_smolagents_agent(tmp_path):
 
 def test_smolagents_agent_trains(tmp_path):
     """The same agent trains: its calls become rows, and each step moves the weights."""
-    phrases = {MULTIPLY: 0.1, tool_call("final_answer", answer=ANSWER): 0.4}
+    multiply = forced_call("multiply", a=11, b=90)
+    phrases = {multiply: 0.1, forced_call("final_answer", answer=ANSWER): 0.4}
     options = {"context": 16384, "group": 6}
     check_steps(train_outside(AGENTS, "smolagents_agent", tmp_path, phrases, **options), group=6)

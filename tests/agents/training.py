@@ -29,6 +29,11 @@ def tool_call(name: str, **arguments: Any) -> str:
     return f"<tool_call>\n{call}\n</tool_call>"
 
 
+def forced_call(name: str, **arguments: Any) -> str:
+    """Return what models write of a tool call that the engine has begun, as it must be one."""
+    return tool_call(name, **arguments).removeprefix('<tool_call>\n{"name": "')
+
+
 MULTIPLY = tool_call("multiply", a=11, b=90)
 
 

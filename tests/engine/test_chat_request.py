@@ -14,7 +14,9 @@ def test_defaults_are_those_of_openai() -> None:
     """A body with messages alone samples once at temperature 1, as long as the context holds."""
     request = parse_chat_request({"messages": MESSAGES})
     assert (request.n, request.params.temperature, request.params.max_tokens) == (1, 1.0, None)
-    assert not (request.stream or request.logprobs or request.use_tools or request.stop)
+    assert not (
+        request.stream or request.logprobs or request.tool_choice.finds_calls or request.stop
+    )
 
 
 def test_every_supported_field_is_read() -> None:
@@ -49,7 +51,7 @@ def test_every_supported_field_is_read() -> None:
     assert (params.seed, params.top_logprobs, params.stop_token_ids) == (-3, 20, (4,))
     assert params.ignore_eos
     assert request.stop == ("x",)
-    assert request.use_tools
+    assert request.tool_choice.finds_calls
     assert request.include_usage
     assert request.template_kwargs == {"enable_thinking": False}
 
@@ -77,6 +79,7 @@ def test_every_supported_field_is_read() -> None:
         ({"tools": {}}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"3": 1}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),

@@ -1,12 +1,15 @@
 """One completion as text."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlightning.engine.answer_format import MarkedParser
 from agentlightning.engine.choice import ChoiceWriter, Piece
 from agentlightning.engine.reasoning import ReasoningFilter, detect_reasoning
 from agentlightning.engine.request import TokenEvent
-from agentlightning.engine.tools import detect_format
+from agentlightning.engine.tools import ToolFilter, detect_format
 from tests.support.tiny_model import make_tiny_tokenizer
 
 TOKENIZER = make_tiny_tokenizer()
@@ -14,18 +17,29 @@ CALL = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
 
 
 THINK = detect_reasoning("</think>")
+HERMES = detect_format("<tool_call>")
 assert THINK
+assert HERMES
 
 
 def make_writer(
-    stop: tuple[str, ...] = (), *, tools: bool = False, thinks: bool = False, is_open: bool = False
+    stop: tuple[str, ...] = (),
+    *,
+    tools: bool = False,
+    thinks: bool = False,
+    is_open: bool = False,
+    opening: str = "",
 ) -> ChoiceWriter:
+    parser = MarkedParser(
+        tools=ToolFilter(HERMES) if tools else None,
+        reasoning=ReasoningFilter(THINK, is_open=is_open) if thinks else None,
+    )
     return ChoiceWriter(
         TOKENIZER,
         stop=stop,
         end_ids=frozenset({TOKENIZER.eos_token_id}),
-        tool_format=detect_format("<tool_call>") if tools else None,
-        reasoning=ReasoningFilter(THINK, is_open=is_open) if thinks else None,
+        parser=parser,
+        opening=opening,
     )
 
 
@@ -33,7 +47,7 @@ def ids_of(text: str) -> list[int]:
     return [*TOKENIZER(text)["input_ids"], TOKENIZER.eos_token_id]
 
 
-def write(text: str, stop: tuple[str, ...] = (), **how: bool) -> list[Piece]:
+def write(text: str, stop: tuple[str, ...] = (), **how: Any) -> list[Piece]:
     writer = make_writer(stop, **how)
     pieces: list[Piece] = []
     for index, token in enumerate(ids_of(text)):
@@ -76,6 +90,18 @@ def test_calls_come_in_the_last_piece() -> None:
     assert pieces[-1].calls[0]["function"] == {"name": "f", "arguments": "{}"}
     assert pieces[-1].finish_reason == "tool_calls"
     assert write(f"x{CALL}")[-1].calls == ()
+
+
+def test_an_opening_is_part_of_the_text_but_none_of_the_tokens() -> None:
+    """What the prompt holds of the answer is parsed with it, or is content where that fails."""
+    for cut in range(1, len(CALL)):
+        pieces = write(CALL[cut:], tools=True, opening=CALL[:cut])
+        assert [piece.text for piece in pieces] == [""]
+        assert pieces[0].calls[0]["function"] == {"name": "f", "arguments": "{}"}
+        assert list(pieces[0].token_ids) == ids_of(CALL[cut:])
+    broken = write("no", tools=True, opening=CALL[:20])
+    assert "".join(piece.text for piece in broken) == CALL[:20] + "no"
+    assert broken[-1].finish_reason == "stop"
 
 
 def test_reasoning_comes_first_and_apart() -> None:

@@ -21,7 +21,7 @@ PROMPTS = [[70, 71], [70, 71], [72]]
 
 def sampler(engine: Engine, prompts: Any = None, **options: Any) -> ChoiceSampler:
     def write() -> ChoiceWriter:
-        return ChoiceWriter(engine.tokenizer, stop=(), end_ids=engine.eos_ids, tool_format=None)
+        return ChoiceWriter(engine.tokenizer, stop=(), end_ids=engine.eos_ids)
 
     params = SamplingParams(max_tokens=8, seed=5, ignore_eos=True)
     return ChoiceSampler(engine, prompts or PROMPTS, params, write, **options)

@@ -105,6 +105,25 @@ async def test_tool_conversation_is_one_sequence(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_required_call_is_made(
+    tiny: LoadedModel, make_engine: Callable[..., Engine], stream: bool
+) -> None:
+    """`any` begins the call for the model, and the whole call comes back."""
+    begun = '<tool_call>\n{"name": "red", "arguments":'
+    engine = make_engine(teach(tiny, CALL.removeprefix(begun)))
+    options = {**ASK, "max_tokens": 80, "tools": [TOOL], "tool_choice": {"type": "any"}}
+    async with served(engine) as run:
+        if stream:
+            async with run.client.messages.stream(**options) as events:
+                message = await events.get_final_message()
+        else:
+            message = await run.client.messages.create(**options)
+    (call,) = message.content
+    assert call.type == "tool_use"
+    assert (call.name, call.input, message.stop_reason) == ("red", {"x": "é"}, "tool_use")
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_stop_sequences(
     tiny: LoadedModel, make_engine: Callable[..., Engine], stream: bool
 ) -> None:
@@ -150,7 +169,7 @@ async def test_tokens_of_a_conversation_are_counted_as_sampled(engine: Engine) -
 @pytest.mark.parametrize(
     "options",
     [
-        {"tools": [TOOL], "tool_choice": {"type": "any"}},
+        {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "absent"}},
         {"messages": [{"role": "user", "content": "x" * 600}]},
         {
             "messages": [

@@ -114,6 +114,33 @@ async def test_tool_conversation_is_one_sequence(
     assert int(rows[0].mask.sum()) == sum(len(record.choices[0].token_ids) for record in records)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_required_call_is_made(
+    tiny: LoadedModel, make_engine: Callable[..., Engine], stream: bool
+) -> None:
+    """A first call that must be made and a second that may be are one row of sampled tokens."""
+    begun = '<tool_call>\n{"name": "red", "arguments":'
+    engine = make_engine(teach(tiny, CALL.removeprefix(begun), CALL))
+    items: list[Any] = [{"role": "user", "content": "héllo"}]
+    choice: Any = {"type": "function", "name": "red"}
+    async with served(engine) as run:
+        for asked in (choice, "auto"):
+            response = await run.respond(
+                stream, input=items, tools=[TOOL], tool_choice=asked, max_output_tokens=80
+            )
+            call = response.output[-1]
+            assert (call.type, call.name, call.arguments) == ("function_call", "red", '{"x":  "é"}')
+            result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+            items += [*response.output, result]
+        records = await run.records()
+    rows, report = build_token_rows(records)
+    assert len(rows) == 1
+    assert not report.forks
+    assert int(rows[0].mask.sum()) == sum(len(record.choices[0].token_ids) for record in records)
+    begun_ids = tiny.tokenizer(begun)["input_ids"]
+    assert records[0].prompt_token_ids[-len(begun_ids) :] == begun_ids
+
+
 async def test_completions_are_recorded_with_their_own_prompts(engine: Engine) -> None:
     """Choices of several prompts are trained behind the prompt that each answers."""
     options: dict[str, Any] = {"model": "m", "max_tokens": 5, "seed": 3, "n": 2}
@@ -148,7 +175,7 @@ async def test_completions_are_recorded_with_their_own_prompts(engine: Engine) -
 @pytest.mark.parametrize(
     "options",
     [
-        {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "name": "absent"}},
         {"input": "x" * 600},
         {"text": {"format": {"type": "json_object"}}},
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}]},

@@ -71,7 +71,10 @@ class Answer:
 
 @dataclass(slots=True)
 class _Conversation:
-    prompts: dict[bytes, Segment] = field(default_factory=dict[bytes, Segment])
+    prompts: dict[bytes, dict[str, Segment]] = field(
+        default_factory=dict[bytes, dict[str, Segment]]
+    )
+    """By what the answer had to begin with, which is mostly nothing."""
     answers: dict[bytes, list[Answer]] = field(default_factory=dict[bytes, list[Answer]])
     answered: set[bytes] = field(default_factory=set[bytes])
     """Beginnings with an answer, with their tools and options and without."""
@@ -95,11 +98,23 @@ class HistoryMemory:
         with self._lock:
             return self._touch(conversation) is not None
 
-    def prompt(self, conversation: str, link: bytes) -> Segment | None:
-        """Return the prompt that was served for these very messages, tools and options."""
+    def prompt(self, conversation: str, link: bytes, *, opening: str = "") -> Segment | None:
+        """Return the prompt that was served for these very messages, tools and options.
+
+        Args:
+            conversation: Where to look.
+            link: Digest of them.
+            opening: What the answer has to begin with.
+        """
         with self._lock:
             found = self._touch(conversation)
-            return found.prompts.get(link) if found else None
+            return found.prompts.get(link, {}).get(opening) if found else None
+
+    def was_asked(self, conversation: str, link: bytes) -> bool:
+        """Tell whether we answered these very messages, tools and options."""
+        with self._lock:
+            found = self._touch(conversation)
+            return found is not None and link in found.prompts
 
     def answer(self, conversation: str, link: bytes, key: AnswerKey) -> Answer | None:
         """Return the sampled answer that a message repeats.
@@ -141,15 +156,16 @@ class HistoryMemory:
         answer_link: bytes,
         loose_link: bytes,
         answer: Answer,
+        opening: str = "",
     ) -> None:
-        """Remember an answer and the prompt it was sampled behind."""
+        """Remember an answer and the prompt it was sampled behind, which ends with `opening`."""
         prompt = answer.segment.parent
         assert prompt is not None
         with self._lock:
             found = self._touch(conversation)
             if found is None:
                 found = self._conversations[conversation] = _Conversation(used_at=monotonic())
-            found.prompts.setdefault(prompt_link, prompt)
+            found.prompts.setdefault(prompt_link, {}).setdefault(opening, prompt)
             found.answers.setdefault(answer_link, []).append(answer)
             found.answered.update((answer_link, loose_link))
             segment: Segment | None = answer.segment

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from agentlightning.engine.answer_format import AnswerOpening
 from agentlightning.engine.history.delta import TemplateDelta
 from agentlightning.engine.history.examine import TemplateReport, examine_template
 from agentlightning.engine.history.memory import Answer, HistoryLimits, HistoryMemory, Segment
@@ -78,6 +79,7 @@ class _Place:
     links: list[bytes]
     loose: list[bytes]
     segment: Segment
+    opening: str
     number: int
 
 
@@ -107,6 +109,11 @@ class _Query:
     loose: list[bytes]
     tools: Sequence[Mapping[str, Any]]
     options: Mapping[str, Any]
+    opening: AnswerOpening | None
+
+    @property
+    def opening_text(self) -> str:
+        return self.opening.text if self.opening else ""
 
     def answer_places(self, start: int = 0) -> list[int]:
         return [i for i in range(start, len(self.answers)) if self.answers[i] is not None]
@@ -143,6 +150,7 @@ class HistorySplicer:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         template_kwargs: Mapping[str, Any] | None = None,
+        opening: AnswerOpening | None = None,
         max_tokens: int | None = None,
         is_trial: bool = False,
     ) -> PromptPlan:
@@ -153,6 +161,7 @@ class HistorySplicer:
             messages: In the shape of OpenAI's chat completions.
             tools: Likewise.
             template_kwargs: Further variables of the template.
+            opening: How the answer has to begin. It ends the prompt, and later prompts hold it.
             max_tokens: Longest prompt. A longer one is rendered anew where that makes it fit.
             is_trial: Whether the prompt is only looked at, and not counted in `stats`.
 
@@ -164,7 +173,8 @@ class HistorySplicer:
         options = template_kwargs or {}
         plain = plain_messages(messages)
         if conversation is None:
-            plan = PromptPlan(ids=self._render(plain, tools, options), kind="first")
+            ids = self._render(plain, tools, options, opening)
+            plan = PromptPlan(ids=ids, kind="first")
             return plan if is_trial else self._count(plan)
         answers = [answer_key(m) if m.get("role") == "assistant" else None for m in plain]
         keys = [
@@ -179,6 +189,7 @@ class HistorySplicer:
             loose=chain(b"", keys),
             tools=tools,
             options=options,
+            opening=opening,
         )
         plan = self._repeat(query) or self._splice(query) or self._anew(query)
         if max_tokens is not None and plan.kept and len(plan.ids) > max_tokens:
@@ -209,6 +220,7 @@ class HistorySplicer:
         self._memory.add(
             place.conversation,
             prompt_link=place.links[-1],
+            opening=place.opening,
             answer_link=chain(place.links[-1], [key.said])[-1],
             loose_link=chain(place.loose[-1], [key.said])[-1],
             answer=Answer(
@@ -238,7 +250,9 @@ class HistorySplicer:
     # -- three ways to a prompt -----------------------------------------------------------------
 
     def _repeat(self, query: _Query) -> PromptPlan | None:
-        segment = self._memory.prompt(query.conversation, query.links[-1])
+        segment = self._memory.prompt(
+            query.conversation, query.links[-1], opening=query.opening_text
+        )
         if segment is None:
             return None
         return self._planned(query, "repeated", segment, kept=segment.length)
@@ -256,6 +270,8 @@ class HistorySplicer:
             )
             if tail is None:
                 return self._anew(query, HistoryCause.TEMPLATE)
+            if query.opening is not None:
+                tail += query.opening.behind(tail)
             suffix = self._delta.ids_after(tail, answer.last_id)
             segment = Segment(suffix, answer.segment)
             kept = answer.segment.length
@@ -266,7 +282,8 @@ class HistorySplicer:
 
     def _anew(self, query: _Query, cause: HistoryCause | None = None) -> PromptPlan:
         cause = cause or self._cause(query)
-        segment = Segment(self._render(query.messages, query.tools, query.options))
+        ids = self._render(query.messages, query.tools, query.options, query.opening)
+        segment = Segment(ids)
         return self._planned(query, "rendered" if cause else "first", segment, cause=cause)
 
     def _cause(self, query: _Query, start: int = 0) -> HistoryCause | None:
@@ -281,7 +298,7 @@ class HistorySplicer:
         for loose, link in links.items():
             if memory.was_answered(name, loose) and not memory.was_answered(name, link):
                 return HistoryCause.TOOLS
-        was_asked = memory.prompt(name, query.links[places[0]]) is not None
+        was_asked = memory.was_asked(name, query.links[places[0]])
         return HistoryCause.EDITED if was_asked else HistoryCause.CONTEXT
 
     def _planned(
@@ -293,7 +310,14 @@ class HistorySplicer:
         kept: int = 0,
         cause: HistoryCause | None = None,
     ) -> PromptPlan:
-        place = _Place(query.conversation, query.links, query.loose, segment, next(self._numbers))
+        place = _Place(
+            query.conversation,
+            query.links,
+            query.loose,
+            segment,
+            query.opening_text,
+            next(self._numbers),
+        )
         return PromptPlan(ids=segment.to_list(), kind=kind, cause=cause, kept=kept, place=place)
 
     def _render(
@@ -301,8 +325,10 @@ class HistorySplicer:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any],
+        opening: AnswerOpening | None,
     ) -> list[int]:
         text = render_text(self._tokenizer, messages, tools=tools, template_kwargs=options)
+        text += opening.behind(text) if opening else ""
         return encode(self._tokenizer, text)
 
     def _count(self, plan: PromptPlan) -> PromptPlan:

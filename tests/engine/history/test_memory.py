@@ -42,6 +42,20 @@ def test_what_was_served_is_found_again() -> None:
     assert not memory.knows("d")
 
 
+def test_prompts_are_kept_by_what_answers_begin_with() -> None:
+    """The same messages asked with and without a beginning have each their own prompt."""
+    memory = HistoryMemory(HistoryLimits())
+    segment = Segment([3], Segment([1, 2]))
+    answer = Answer(key=KEY, segment=segment, order=(0, 0))
+    links = {"prompt_link": b"p", "answer_link": b"a", "loose_link": b"l"}
+    assert not memory.was_asked("c", b"p")
+    memory.add("c", **links, answer=answer, opening="<call>")
+    assert memory.was_asked("c", b"p")
+    assert memory.prompt("c", b"p") is None
+    assert memory.prompt("c", b"p", opening="<call>") is segment.parent
+    assert memory.answer("c", b"a", KEY) is answer
+
+
 def test_shared_tokens_count_once() -> None:
     """Turns and choices share the tokens before them; forgetting frees all."""
     memory = HistoryMemory(HistoryLimits())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agentlightning.adapter.token_row import ForkCause
 from agentlightning.adapter.token_tree import build_token_rows
+from agentlightning.engine.answer_format import AnswerOpening
 from agentlightning.engine.history.splicer import HistoryCause, HistorySplicer, PromptPlan
 from agentlightning.engine.reasoning import ReasoningFilter, Split, detect_reasoning
 from agentlightning.engine.template import render_prompt
@@ -196,6 +197,32 @@ def test_answers_behind_the_kept_ones_are_rendered_and_counted() -> None:
     assert rest.startswith("\n<|im_start|>user\nmore" + END)
     assert "Not ours" in rest
     assert "x</think>" not in rest
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_beginning_ends_the_prompt_and_stays_in_the_history(template: str) -> None:
+    """First or later, whatever the template: the head, the beginning, and then what was sampled."""
+    splicer = make_splicer(template)
+    tokenizer = TOKENIZERS[template]
+    opening = AnswerOpening('{"name": "add", "arguments":', detect_reasoning("<think>"))
+    first = splicer.plan("c", [user("q")], opening=opening)
+    closed = "\n</think>\n\n" if template == "headed" else ""
+    begun = splicer.template.generation_head + closed + opening.text
+    assert tokenizer.decode(first.ids).endswith(begun)
+    ids = ids_of(TOKENIZER, ' {"a": 1}}')
+    reply = said('{"name": "add", "arguments": {"a": 1}}')
+    splicer.remember(first, reply, ids)
+    turn = [user("q"), reply, user("more")]
+    free, forced = splicer.plan("c", turn), splicer.plan("c", turn, opening=opening)
+    for plan in (free, forced):
+        assert (plan.kind, plan.cause) == ("spliced", None)
+        assert plan.ids[: plan.kept] == [*first.ids, *ids]
+    assert tokenizer.decode(forced.ids).startswith(tokenizer.decode(free.ids))
+    assert tokenizer.decode(forced.ids).endswith(opening.text)
+    other = splicer.plan("c", [user("q"), said("Changed"), user("more")])
+    assert other.cause == HistoryCause.EDITED
+    alone = splicer.plan(None, [user("q")], opening=opening)
+    assert tokenizer.decode(alone.ids).endswith(begun)
 
 
 def test_nothing_remembered_means_nothing_spliced() -> None:
