@@ -13,7 +13,7 @@ Rules that hold for every estimator
   compare within the group use `fallback` (a running baseline of the task source) in its place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -28,6 +28,7 @@ __all__ = [
     "Scores",
     "advantage_names",
     "estimate_advantages",
+    "normalised_sum",
     "register_advantage",
 ]
 
@@ -208,6 +209,41 @@ def estimate_advantages(
     return Advantages(value_B, zero_signal_B, scored_B)
 
 
+def normalised_sum(
+    dimensions: Sequence[Mapping[str, float]],
+    weights: Mapping[str, float],
+    scores: Scores,
+    options: AdvantageOptions | None = None,
+) -> Advantages:
+    """Normalise each reward dimension within its group, add them up, normalise over the batch.
+
+    `z_k = (R_k - mean_group) / (std_group + eps)`, `s = sum_k w_k z_k`,
+    `A = (s - mean_batch) / (std_batch + eps)` (GDPO, arXiv:2601.05242): a dimension counts by its
+    weight, however large its numbers are. A rollout without one of the dimensions is left out of
+    that dimension's comparison.
+
+    Args:
+        dimensions: For each rollout, its reward by dimension.
+        weights: Factor of each dimension that counts.
+        scores: Rewards and groups of the same rollouts; a NaN reward means "not scored".
+        options: `eps` and `tolerance` are used.
+    """
+    options = options or AdvantageOptions()
+    total_B, alive_B = np.zeros(len(dimensions)), np.zeros(len(dimensions), dtype=np.bool_)
+    for name, weight in weights.items():
+        values_B = np.array([each.get(name, np.nan) for each in dimensions], dtype=np.float64)
+        own = replace(scores, reward=np.where(scores.scored, values_B, np.nan))
+        compared_B = own.scored & (own.size > 1) & (_spread(own) >= options.tolerance)
+        z_B = (own.reward - own.group_mean()) / (own.group_std() + options.eps)
+        total_B += np.where(compared_B, weight * z_B, 0.0)
+        alive_B |= compared_B
+    scored_B, summed = scores.scored, total_B[alive_B]
+    if len(summed) > 1:
+        total_B = (total_B - summed.mean()) / (summed.std(ddof=1) + options.eps)
+    zero_signal_B = scored_B & ~alive_B
+    return Advantages(np.where(alive_B, total_B, 0.0), zero_signal_B, scored_B)
+
+
 def _spread(scores: Scores) -> Floats:
     """Largest minus smallest reward of each rollout's group."""
     n_groups = int(scores.group.max(initial=-1)) + 1
@@ -237,6 +273,12 @@ def group(scores: Scores, options: AdvantageOptions) -> Floats:
     if options.scale == "batch":
         return centred_B / (_batch_std(scores) + options.eps)
     raise ConfigurationError(f"scale must be none, group or batch, not {options.scale!r}")
+
+
+@register_advantage("reward", grouped=False)
+def reward(scores: Scores, options: AdvantageOptions) -> Floats:  # noqa: ARG001 - protocol
+    """REINFORCE without a baseline: the reward as it is."""
+    return scores.reward
 
 
 @register_advantage("rloo")

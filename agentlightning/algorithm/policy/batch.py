@@ -1,36 +1,29 @@
-"""From a step's outcomes to a training batch and its metrics."""
+"""From a step's outcomes to training batches and their metrics."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agentlightning.adapter.token_row import ForkCause, TreeReport
-from agentlightning.adapter.token_tree import Decode, TreeOptions, build_token_rows
-from agentlightning.algorithm.policy.diagnosis import mixed_share
-from agentlightning.algorithm.policy.overlong import OVERFLOW, overlong_penalty
+from agentlightning.algorithm.policy.batch_metrics import data_metrics
+from agentlightning.algorithm.policy.scoring import score_rollouts
 from agentlightning.learning.advantages import AdvantageOptions
-from agentlightning.learning.batch import BatchReport, BatchSpec, ScoredRollout, build_batch
+from agentlightning.learning.batch import BatchSpec, build_batch
+from agentlightning.learning.credit import CreditSpec
 from agentlightning.learning.losses import LossSpec
 from agentlightning.learning.rows import RowBatch, TrainRow
+from agentlightning.learning.splitting import split_by_adapter
 
 if TYPE_CHECKING:
+    from agentlightning.adapter.token_tree import Decode
     from agentlightning.algorithm.policy.config import PolicyConfig
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
 
-__all__ = ["batch_from_outcomes", "loss_spec"]
-
-
-# Compat 0.3.0: the names under which it tells why turns did not merge.
-_MISMATCHES = {
-    "template": (ForkCause.TEMPLATE, ForkCause.TOOL_JSON, ForkCause.WHITESPACE),
-    "retoken": (ForkCause.RETOKEN,),
-    "others": (ForkCause.TRUNCATED, ForkCause.EDITED, ForkCause.DRIFT, ForkCause.TOOLS),
-}
+__all__ = ["batch_from_outcomes", "batch_spec", "batches_by_adapter", "loss_spec"]
 
 
 def loss_spec(config: PolicyConfig) -> LossSpec:
@@ -56,6 +49,24 @@ def loss_spec(config: PolicyConfig) -> LossSpec:
     )
 
 
+def batch_spec(config: PolicyConfig) -> BatchSpec:
+    """Return how a configuration makes advantages and shares of rewards."""
+    normalised = config.reward_combination == "normalise_then_sum"
+    return BatchSpec(
+        advantage=config.advantage,
+        options=AdvantageOptions(scale=config.advantage_scale),
+        credit=CreditSpec(
+            kind=config.credit,
+            discount=config.turn_discount,
+            state_weight=config.state_weight,
+        ),
+        dimension_weights=dict(config.reward_weights or {}) if normalised else {},
+        aggregate=config.aggregate,
+        length=float(config.max_tokens),
+        zero_signal=config.zero_signal,
+    )
+
+
 def batch_from_outcomes(
     outcomes: Sequence[RolloutOutcome],
     config: PolicyConfig,
@@ -74,49 +85,59 @@ def batch_from_outcomes(
     Returns:
         The batch, possibly empty when no group carries a signal, and the step's data metrics.
     """
-    options = TreeOptions(roles=config.roles, mask_truncated=config.overlong == "mask")
-    rollouts: list[ScoredRollout] = []
-    trees: list[TreeReport] = []
-    for outcome in outcomes:
-        rows, tree = build_token_rows(outcome.calls, options, decode=decode)
-        trees.append(tree)
-        masked = config.overlong == "mask" and outcome.outcome == OVERFLOW
-        rollouts.append(
-            ScoredRollout(
-                rollout_id=outcome.rollout_id,
-                group_id=outcome.group_id,
-                rows=[] if masked else rows,
-                reward=_shaped_reward(outcome, config),
-            )
-        )
-    spec = BatchSpec(
-        advantage=config.advantage,
-        options=AdvantageOptions(scale=config.advantage_scale),
-        aggregate=config.aggregate,
-        length=float(config.max_tokens),
-        zero_signal=config.zero_signal,
-    )
-    batch, report = build_batch(rollouts, spec, temperature=config.temperature)
+    rollouts, tree = score_rollouts(outcomes, config, decode=decode)
+    batch, report = build_batch(rollouts, batch_spec(config), temperature=config.temperature)
     if config.shuffle_advantages:
-        batch = _with_shuffled_advantages(batch, random.Random(seed))
-    return batch, _metrics(outcomes, TreeReport.total(trees), report)
+        batch = _with_shuffled_advantages(batch, config, random.Random(seed))
+    return batch, data_metrics(outcomes, rollouts, tree, batch, report)
 
 
-def _shaped_reward(outcome: RolloutOutcome, config: PolicyConfig) -> float:
-    if outcome.reward is None:
-        return float("nan")
-    if config.overlong != "penalty":
-        return outcome.reward
-    return outcome.reward + overlong_penalty(
-        outcome,
-        max_tokens=config.max_tokens,
-        buffer=config.overlong_buffer,
-        factor=config.overlong_factor,
+def batches_by_adapter(
+    outcomes: Sequence[RolloutOutcome],
+    config: PolicyConfig,
+    adapters: Mapping[str, str],
+    *,
+    seed: str,
+    decode: Decode | None = None,
+) -> tuple[dict[str, RowBatch], dict[str, float]]:
+    """Build a batch for each adapter, of the calls of its roles, with denominators of its own.
+
+    Args:
+        outcomes: All rollouts of the step, failed ones included.
+        config: As for `batch_from_outcomes`.
+        adapters: Adapter name to a regular expression searched in roles; the first that matches
+            has the call, and calls that none matches are context.
+        seed: As for `batch_from_outcomes`.
+        decode: Likewise.
+
+    Returns:
+        A batch for each adapter, empty where it has nothing to learn, and the metrics of all of
+        them together, with each one's `training/{adapter}/n_trained_tokens`.
+    """
+    rollouts, tree = score_rollouts(outcomes, config, decode=decode)
+    spec, rng = batch_spec(config), random.Random(seed)
+    batches: dict[str, RowBatch] = {}
+    for name, own in split_by_adapter(rollouts, adapters).items():
+        batch, _ = build_batch(own, spec, temperature=config.temperature)
+        if config.shuffle_advantages:
+            batch = _with_shuffled_advantages(batch, config, rng)
+        batches[name] = batch
+    _, report = build_batch(rollouts, spec, temperature=config.temperature)
+    together = RowBatch(
+        tuple(row for batch in batches.values() for row in batch), config.temperature
     )
+    metrics = data_metrics(outcomes, rollouts, tree, together, report)
+    for name, batch in batches.items():
+        metrics[f"training/{name}/n_trained_tokens"] = float(batch.n_trained)
+    return batches, metrics
 
 
-def _with_shuffled_advantages(batch: RowBatch, rng: random.Random) -> RowBatch:
-    """Give each rollout the advantage of another one: the same numbers, without their meaning."""
+def _with_shuffled_advantages(
+    batch: RowBatch, config: PolicyConfig, rng: random.Random
+) -> RowBatch:
+    """Hand out the same advantages without their meaning: to other rollouts, or other calls."""
+    if config.credit != "rollout":
+        return _with_shuffled_stretches(batch, rng)
     own: dict[str, float] = {}
     for row in batch.rows:
         own[row.rollout_id] = float(row.adv[row.mask][0])
@@ -131,32 +152,20 @@ def _with_shuffled_advantages(batch: RowBatch, rng: random.Random) -> RowBatch:
     return replace(batch, rows=tuple(shuffled(row) for row in batch.rows))
 
 
-def _metrics(
-    outcomes: Sequence[RolloutOutcome], tree: TreeReport, report: BatchReport
-) -> dict[str, float]:
-    rewards = [outcome.reward for outcome in outcomes if outcome.reward is not None]
-    calls = [call for outcome in outcomes for call in outcome.calls]
-    metrics: dict[str, Any] = {
-        "training/reward": float(np.mean(rewards)) if rewards else 0.0,
-        "training/reward_std": float(np.std(rewards)) if rewards else 0.0,
-        "training/n_rollouts": len(outcomes),
-        "training/n_rollouts_w_trace": sum(outcome.has_tokens for outcome in outcomes),
-        "training/n_rollouts_w_reward": len(rewards),
-        "training/n_rollouts_failed": sum(outcome.outcome != "ok" for outcome in outcomes),
-        "training/n_groups": report.groups,
-        "training/n_zero_adv_groups": report.zero_signal_groups,
-        "training/mixed_group_share": mixed_share(outcomes),
-        "training/n_calls": len(calls),
-        "training/n_calls_failed": sum(call.outcome != "ok" for call in calls),
-        "training/n_sampled_tokens": tree.sampled_tokens,
-        "training/merge_ratio": tree.merge_ratio,
-        "training/drift_tokens": tree.drift_tokens,
-        "training/samples_without_logprobs": tree.samples_without_logprobs,
-    }
-    for cause, count in tree.forks.items():
-        metrics[f"training/forks_{cause.value}"] = count
-    for name, causes in _MISMATCHES.items():
-        count = sum(tree.forks[cause] for cause in causes)
-        metrics[f"training/{name}_mismatch_triplets"] = count
-        metrics[f"training/{name}_mismatch_ratio"] = count / max(1, tree.calls)
-    return {name: float(value) for name, value in metrics.items()}
+def _with_shuffled_stretches(batch: RowBatch, rng: random.Random) -> RowBatch:
+    """Shuffle the advantages of stretches of trained tokens that have the same one."""
+    places = [(number, place) for number, row in enumerate(batch) for place in _stretches(row)]
+    values = [float(batch.rows[number].adv[place.start]) for number, place in places]
+    rng.shuffle(values)
+    given = [row.adv.copy() for row in batch]
+    for (number, place), value in zip(places, values, strict=True):
+        given[number][place] = value
+    rows = zip(batch.rows, given, strict=True)
+    return replace(batch, rows=tuple(replace(row, adv=adv * row.mask) for row, adv in rows))
+
+
+def _stretches(row: TrainRow) -> Iterator[slice]:
+    trained = np.flatnonzero(row.mask)
+    apart = (np.diff(trained) > 1) | (np.diff(row.adv[trained]) != 0)
+    for part in np.split(trained, np.flatnonzero(apart) + 1):
+        yield slice(int(part[0]), int(part[-1]) + 1)

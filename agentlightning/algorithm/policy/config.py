@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 from agentlightning.algorithm.policy.run_config import RunConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentlightning.algorithm.policy.earned import Earned
     from agentlightning.learning.correction import CorrectionKind
     from agentlightning.learning.kl import KlKind
     from agentlightning.learning.weights import Aggregate
 
-__all__ = ["PolicyConfig"]
+__all__ = ["CreditName", "PolicyConfig"]
+
+CreditName = Literal["rollout", "span", "turn", "agent", "state"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,24 @@ class PolicyConfig(RunConfig):
     advantage_scale: Literal["none", "group", "batch"] = "none"
     """What a group-centred reward is divided by."""
 
+    credit: CreditName = "rollout"
+    """What a call's tokens are credited with: their rollout's advantage (`rollout`); that and the
+    rewards linked to the call (`span`); the rewards from the call on, compared turn by turn
+    (`turn`); the reward of the role that made it (`agent`); or the rollout's advantage and a
+    comparison with calls that saw the same (`state`). See `docs/algorithms/credit.md`."""
+    turn_discount: float = 1.0
+    """With `turn` and `state`: factor on a reward for each call in between."""
+    state_weight: float = 1.0
+    """With `state`: factor of the same-state part."""
+    reward_by_role: Mapping[str, str] | None = None
+    """With `agent`: role to the dimension of the reward that is its own. By default the dimension
+    that is called like the role, and the rollout's reward where there is none."""
+    reward_weights: Mapping[str, float] | None = None
+    """Dimension to its factor, where a rollout's reward is a sum of several; None takes the
+    primary dimension."""
+    reward_combination: Literal["sum", "normalise_then_sum"] = "sum"
+    """With `reward_weights`: add the rewards up, or normalise each within its group first, so that
+    each counts by its weight and not by the size of its numbers (GDPO, arXiv:2601.05242)."""
     zero_signal: Literal["drop", "keep"] = "drop"
     """Whether groups of equal rewards leave the step and its denominators, or stay with advantage
     0, which makes everyone else's share smaller."""
@@ -87,6 +110,7 @@ class PolicyConfig(RunConfig):
         for name in ("gate_positive", "gate_negative", "is_cap", "overlong_factor"):
             self._require(getattr(self, name) > 0, name, "must be positive")
         self._require(0 < self.overlong_buffer <= 1, "overlong_buffer", "must lie in 0..1")
+        self._check_credit()
         self._require_one_of("zero_signal", ("drop", "keep"))
         self._require_one_of("overlong", ("keep", "mask", "penalty"))
         self._require_one_of("advantage_scale", ("none", "group", "batch"))
@@ -96,6 +120,41 @@ class PolicyConfig(RunConfig):
             "kl_coef",
             "needs a reference model: train adapters (lora_rank), whose base is the reference",
         )
+
+    def _check_credit(self) -> None:
+        self._require_one_of("credit", get_args(CreditName))
+        self._require_one_of("reward_combination", ("sum", "normalise_then_sum"))
+        self._require(0 < self.turn_discount <= 1, "turn_discount", "must lie in 0..1")
+        self._require(self.state_weight >= 0, "state_weight", "must not be negative")
+        self._require(
+            self.reward_by_role is None or self.credit == "agent",
+            "reward_by_role",
+            'is for credit="agent"',
+        )
+        self._require(
+            self.reward_combination == "sum"
+            or (bool(self.reward_weights) and self.credit in ("rollout", "span")),
+            "reward_combination",
+            'needs reward_weights, and credit="rollout" or "span"',
+        )
+
+    def own_reward(self, earned: Earned) -> float | None:
+        """Return what a rollout got as a whole, beside what its calls got; None for nothing."""
+        if self.reward_weights:
+            return earned.weighted(self.reward_weights)
+        if self.credit == "rollout":
+            return earned.final
+        return earned.closing if self.credit in ("turn", "state") else earned.own
+
+    def call_rewards(self, earned: Earned) -> Mapping[str, float]:
+        """Return what single calls got, by call id, as far as the credit looks at it."""
+        if self.credit == "span":
+            return earned.linked
+        return earned.by_step if self.credit in ("turn", "state") else {}
+
+    def reward_of(self, earned: Earned) -> float | None:
+        own, calls = self.own_reward(earned), self.call_rewards(earned)
+        return own if own is None and not calls else (own or 0.0) + sum(calls.values())
 
     def check_names(self) -> None:
         """Check that advantage, loss, aggregate and estimators are known; loads torch.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.adapter.base import in_time
 from agentlightning.adapter.calls import find_calls
 from agentlightning.adapter.diagnosis import TraceDiagnosis, diagnose
-from agentlightning.adapter.rewards import find_final_reward
-from agentlightning.types import Attempt, AttemptedRollout, CallRecord, Rollout, Span
+from agentlightning.algorithm.policy.earned import Earned, find_earned
+from agentlightning.types import Attempt, AttemptedRollout, CallRecord, Rollout
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.run_config import RunConfig
@@ -32,7 +31,7 @@ class RolloutOutcome:
     group_id: str
     task: Any
     reward: float | None
-    """None when the rollout was not scored, or does not count."""
+    """What it got altogether; None when it was not scored, or does not count."""
     outcome: str
     """`ok`, or the class of the failure."""
     error: str | None
@@ -40,6 +39,8 @@ class RolloutOutcome:
     span_count: int
     diagnosis: TraceDiagnosis | None = None
     """What the trace lacks for training; None when it lacks nothing."""
+    earned: Earned | None = None
+    """The rewards one by one; None where `reward` says it all."""
 
     @property
     def has_tokens(self) -> bool:
@@ -73,16 +74,18 @@ async def fetch_outcome(
         attempt = await store.get_latest_attempt(rollout.rollout_id)
     outcome, error = _classify(rollout, attempt)
     calls = find_calls(spans)
+    earned = find_earned(spans)
     return RolloutOutcome(
         rollout_id=rollout.rollout_id,
         group_id=group_id,
         task=rollout.input,
-        reward=_reward(spans, outcome, config),
+        reward=_reward(earned, outcome, config),
         outcome=outcome,
         error=error,
         calls=tuple(calls),
         span_count=len(spans),
         diagnosis=diagnose(spans, agents=config.roles, calls=calls),
+        earned=earned,
     )
 
 
@@ -100,9 +103,9 @@ def _classify(rollout: Rollout, attempt: Attempt | None) -> tuple[str, str | Non
     )
 
 
-def _reward(spans: Sequence[Span], outcome: str, config: RunConfig) -> float | None:
+def _reward(earned: Earned, outcome: str, config: RunConfig) -> float | None:
     if outcome == "ok":
-        return find_final_reward(spans)
+        return config.reward_of(earned)
     if config.failure_policy == "reward" and outcome in _AGENT_OUTCOMES:
         return config.failure_reward
     return None

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from agentlightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.earned import Earned
 
 __all__ = ["HistoryMode", "RunConfig"]
 
@@ -129,6 +132,10 @@ class RunConfig:
         Raises:
             ConfigurationError: One is unknown; the message lists those that are known.
         """
+
+    def reward_of(self, earned: Earned) -> float | None:
+        """Return what a rollout got as one number; None when nobody scored it."""
+        return earned.final
 
     @property
     def alias(self) -> str:
