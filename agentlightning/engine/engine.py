@@ -11,12 +11,13 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from agentlightning._internal.clock import monotonic
+from agentlightning.engine.adapters import BASE
 from agentlightning.engine.request import Generation, Request, TokenCallback
 from agentlightning.engine.sampler import Sampler
 from agentlightning.engine.sampling import SamplingParams
@@ -149,6 +150,7 @@ class Engine:
         prompt_ids: Sequence[int],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         on_token: TokenCallback | None = None,
     ) -> Generation:
         """Sample one completion; callable from any event loop, many at once.
@@ -159,16 +161,19 @@ class Engine:
         Args:
             prompt_ids: Token ids of the rendered prompt, not empty.
             params: How to sample.
+            adapter: LoRA adapter of the model to sample with; None is the one called `default`, if
+                there is one, else the base. `adapters.BASE` is always the base.
             on_token: Called in the engine's thread for each token, so it must be quick; may
                 return True to end the completion. An error in it ends this request alone.
 
         Raises:
             ContextLengthError: The prompt leaves no room for a single token.
-            RequestError: The prompt is empty or holds an id outside the vocabulary.
+            RequestError: The prompt is empty or holds an id outside the vocabulary, or the model
+                has no such adapter.
             EngineDeadError: The thread ended with an error, which is the cause.
             EngineError: The engine is not running.
         """
-        future = self.submit(prompt_ids, params, on_token=on_token)
+        future = self.submit(prompt_ids, params, adapter=adapter, on_token=on_token)
         return await asyncio.wrap_future(future)
 
     def submit(
@@ -176,12 +181,14 @@ class Engine:
         prompt_ids: Sequence[int],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         on_token: TokenCallback | None = None,
     ) -> Future[Generation]:
         """Like `generate`, for code without an event loop; cancel the future to withdraw."""
         params = params or SamplingParams()
         ids = tuple(prompt_ids)
         self.check_prompt(ids)
+        self._check_adapter(adapter)
         future: Future[Generation] = Future()
         room = self.context - len(ids)
         request = Request(
@@ -194,6 +201,7 @@ class Engine:
             on_done=lambda generation: _settle(future, generation),
             on_error=lambda error: _fail(future, error),
             on_token=on_token,
+            adapter=adapter,
         )
         with self._changed:
             self._check_running()
@@ -225,6 +233,15 @@ class Engine:
                 "completion included; shorten the messages",
             )
 
+    def _check_adapter(self, name: str | None) -> None:
+        if name not in (None, BASE, *self.adapters):
+            raise RequestError(
+                f"the model has no adapter {name!r}; it has {sorted(self.adapters)}",
+                param="model",
+                status=404,
+                error_code="model_not_found",
+            )
+
     def _withdraw(self, request: Request, done: Future[Generation]) -> None:
         if done.cancelled():
             request.cancelled = True
@@ -236,14 +253,24 @@ class Engine:
         """Return the version of the weights that tokens are sampled with now."""
         return self._sampler.version
 
-    def set_version(self, version: int) -> None:
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Return the names of the model's LoRA adapters, as of the last `set_version`."""
+        return self._sampler.adapters
+
+    def set_version(self, version: int, *, adapters: Collection[str] | None = None) -> None:
         """Say that the weights are now `version`; cached keys and values are forgotten.
 
-        Call it after a change and before `resume`. Completions frozen by `pause(mode="keep")` go
-        on with the keys and values they have; their `versions` tell where the change fell.
+        Call it after every change, of adapters too, and before `resume`: until then adapters may
+        be sampled as they were. Completions frozen by `pause(mode="keep")` go on with the keys and
+        values they have; their `versions` tell where the change fell.
+
+        Args:
+            version: What tokens are sampled with from now on, whichever adapter they need.
+            adapters: Those that changed, if nothing else did: what is cached for others stays.
         """
         with self._stepping:
-            self._sampler.set_version(version)
+            self._sampler.set_version(version, adapters=adapters)
 
     async def pause(self, *, mode: PauseMode = "wait", timeout: float | None = None) -> None:
         """Stop sampling, so that the weights may be changed; new requests wait for `resume`.

@@ -6,6 +6,8 @@ the sampler's business. Shapes: L layer, R row, H key/value head, T column, D he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from transformers import Cache, PretrainedConfig
 
 from agentlightning.errors import ConfigurationError
 
-__all__ = ["KVCache", "KVShape"]
+__all__ = ["KVCache", "KVShape", "TokenBatch"]
 
 _COLUMN_STEP = 64
 
@@ -52,6 +54,25 @@ class KVShape:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """New tokens of some rows. B row, S new token, K kept."""
+
+    rows: slice
+    """Of the cache, B of them."""
+    ids: torch.Tensor
+    """int64[B, S]."""
+    positions: torch.Tensor
+    """Column of every new token, int64[B, S]; each row's are consecutive."""
+    columns: int
+    """The last of these columns and one more. It is known where the positions are made; asking a
+    GPU for it would wait for all work under way."""
+    keep: torch.Tensor
+    """Indices of new tokens whose logits are wanted, int64[K]."""
+    adapters: Sequence[str | None]
+    """Adapter of each row; None is the base."""
+
+
 class KVCache(Cache):
     """A cache for `model(past_key_values=...)` that holds ragged rows.
 
@@ -63,7 +84,7 @@ class KVCache(Cache):
         self.shape = shape
         self.keys = shape.empty(shape.layers, 0, columns=0)
         self.values = shape.empty(shape.layers, 0, columns=0)
-        self._rows = slice(0, 0)
+        self._rows: slice | torch.Tensor = slice(0, 0)
         self._columns = 0
         self._slots = torch.empty(0, dtype=torch.long)
 
@@ -91,20 +112,28 @@ class KVCache(Cache):
             new[:, :have_rows, :, :have_columns] = old
             setattr(self, name, new)
 
-    def aim(self, rows: slice, positions: torch.Tensor) -> torch.Tensor:
-        """Direct the next forward call at contiguous rows and give its attention mask.
+    def aim(
+        self, rows: slice | torch.Tensor, positions: torch.Tensor, columns: int
+    ) -> torch.Tensor:
+        """Direct the next forward call at some rows and give its attention mask.
 
         Args:
-            rows: Rows of the batch.
+            rows: Rows of the batch. A slice is read in place; rows picked one by one, int64[B],
+                are copied for each layer.
             positions: Column of every new token, int64[B, S]; each row's are consecutive.
+            columns: T, the last of these columns and one more.
 
         Returns:
             The additive mask, [B, 1, S, T]: a token sees its row up to itself.
         """
         heads, capacity = self.keys.shape[2], self.keys.shape[3]
         self._rows = rows
-        self._columns = int(positions.max()) + 1
-        row = torch.arange(rows.start, rows.stop, device=positions.device)
+        self._columns = columns
+        row = (
+            torch.arange(rows.start, rows.stop, device=positions.device)
+            if isinstance(rows, slice)
+            else rows
+        )
         head = torch.arange(heads, device=positions.device)
         lane = (row[:, None] * heads + head) * capacity
         self._slots = (lane[:, :, None] + positions[:, None, :]).flatten()
@@ -126,8 +155,7 @@ class KVCache(Cache):
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys.view(-1, width).index_copy_(0, self._slots, key_states.reshape(-1, width))
         values.view(-1, width).index_copy_(0, self._slots, value_states.reshape(-1, width))
-        window = (self._rows, slice(None), slice(0, self._columns))
-        return keys[window], values[window]
+        return keys[self._rows, :, : self._columns], values[self._rows, :, : self._columns]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._columns

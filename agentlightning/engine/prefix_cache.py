@@ -1,8 +1,9 @@
 """Keys and values of prompts seen before, so that a follow-up prefills only what is new.
 
 Token sequences are cut into blocks of 16; a block is found by its tokens and the block before it,
-hence equal beginnings are held once. Nothing here knows of weight versions: whoever changes the
-weights calls `clear`.
+hence equal beginnings are held once. Sequences that were computed with different weights begin at
+different roots. Nothing here knows of weight versions: whoever changes the weights calls `clear` or
+goes on with a new root.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ __all__ = ["BLOCK", "PrefixCache"]
 BLOCK = 16
 """Tokens per block; the tail of a sequence that fills no block is not kept."""
 
-_ROOT = -1
 _Key = tuple[int, bytes]
 
 
@@ -42,9 +42,9 @@ class PrefixCache:
         """Return the number of tokens held."""
         return len(self._slots) * BLOCK
 
-    def match(self, ids: Sequence[int]) -> list[int]:
-        """Return the slots of the longest beginning of `ids` that is held."""
-        path = self._walk(_blocks(ids))
+    def match(self, ids: Sequence[int], root: int = -1) -> list[int]:
+        """Return the slots of the longest beginning of `ids` that is held under `root`, below 0."""
+        path = self._walk(_blocks(ids), root)
         self._touch(path)
         return [self._slots[key] for key in path]
 
@@ -59,11 +59,11 @@ class PrefixCache:
         cache.keys[:, row, :, :length] = joined[0]
         cache.values[:, row, :, :length] = joined[1]
 
-    def store(self, ids: Sequence[int], cache: KVCache, row: int) -> None:
-        """Keep the blocks of `ids` that are not held yet; their columns are those of `row`."""
+    def store(self, ids: Sequence[int], cache: KVCache, row: int, root: int = -1) -> None:
+        """Keep the blocks of `ids` that `root` has not yet; their columns are those of `row`."""
         made: list[tuple[int, int]] = []
         path: list[_Key] = []
-        parent = _ROOT
+        parent = root
         for index, tokens in enumerate(_blocks(ids)):
             key = (parent, tokens)
             slot = self._slots.get(key)
@@ -93,9 +93,8 @@ class PrefixCache:
             part = tensor[:, row, :, start:stop].unflatten(2, (-1, BLOCK))
             self._pool[slots, side] = part.permute(2, 0, 1, 3, 4)
 
-    def _walk(self, blocks: list[bytes]) -> list[_Key]:
+    def _walk(self, blocks: list[bytes], parent: int) -> list[_Key]:
         path: list[_Key] = []
-        parent = _ROOT
         for tokens in blocks:
             slot = self._slots.get((parent, tokens))
             if slot is None:

@@ -68,6 +68,8 @@ class Request:
     on_done: Callable[[Generation], None]
     on_error: Callable[[BaseException], None]
     on_token: TokenCallback | None = None
+    adapter: str | None = None
+    """None: `adapters.DEFAULT_ADAPTER` if the model has it, else the base, as `adapters.BASE`."""
     cancelled: bool = False
     """Set by anyone at any time; the sampler drops the request before its next step."""
     token_ids: list[int] = field(default_factory=list[int])

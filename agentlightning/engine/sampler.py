@@ -7,13 +7,16 @@ thread drives a sampler; waiting, futures and event loops are the engine's busin
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from agentlightning.engine.kv_cache import KVCache, KVShape
+from agentlightning.engine.adapters import BASE, DEFAULT_ADAPTER, adapter_names
+from agentlightning.engine.decoder import open_decoder
+from agentlightning.engine.kv_cache import KVCache, KVShape, TokenBatch
 from agentlightning.engine.prefix_cache import BLOCK, PrefixCache
 from agentlightning.engine.request import FinishReason, Request, TokenEvent
 from agentlightning.engine.sampling import Draw, draw_tokens, uniforms
@@ -38,7 +41,7 @@ class SamplerCounters:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Requests with one prompt, prefilled as one row."""
+    """Requests with one prompt and one adapter, prefilled as one row."""
 
     members: list[Request]
     slots: list[int]
@@ -47,6 +50,10 @@ class _Group:
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self.members[0].prompt_ids
+
+    @property
+    def adapter(self) -> str | None:
+        return self.members[0].adapter
 
     @property
     def missing(self) -> int:
@@ -73,7 +80,7 @@ class Sampler:
         """Prepare for `model`; no memory for keys and values is taken yet.
 
         Args:
-            model: A causal language model, with or without injected LoRA adapters.
+            model: A causal language model, with or without LoRA adapters in it.
             max_running: Most rows in one batch.
             max_kv_bytes: Bound on the keys and values of running rows, if each used all the
                 tokens it may sample. A single request is always let in.
@@ -85,12 +92,18 @@ class Sampler:
         self.counters = SamplerCounters()
         self.version = 0
         self._model = model
+        self._decoder = open_decoder(model)
+        self.adapters = adapter_names(model)
+        """Names that requests may ask for; read again at each new version."""
         self._device: torch.device = weight.device
         self._cache = KVCache(shape)
         self._prefixes = PrefixCache(shape, max_bytes=max_prefix_bytes)
         self._max_running = max_running
         self._max_cells = max_kv_bytes // shape.token_bytes
         self._prefill_tokens = prefill_tokens
+        self._roots: dict[str | None, int] = {}
+        """Where an adapter's sequences begin in the prefix cache."""
+        self._next_root = -1
         self._waiting: deque[Request] = deque()
         self._waited_steps = 0
         self._joining: list[_Group] = []
@@ -99,7 +112,7 @@ class Sampler:
         self._lengths: list[int] = []
         """Columns in use per row; the row's last sampled token is not among them yet."""
         self._fresh: list[bool] = []
-        """Whether all of a row's columns stem from the current version of the weights."""
+        """Whether all of a row's columns stem from the current weights of its adapter."""
 
     @property
     def running(self) -> int:
@@ -118,13 +131,32 @@ class Sampler:
 
     def add(self, request: Request) -> None:
         """Queue a request; first come, first served."""
+        if request.adapter is None and DEFAULT_ADAPTER in self.adapters:
+            request.adapter = DEFAULT_ADAPTER
+        elif request.adapter == BASE:
+            request.adapter = None
         self._waiting.append(request)
 
-    def set_version(self, version: int) -> None:
-        """Say that the weights changed: cached prefixes are dropped, running rows go on."""
+    def set_version(self, version: int, *, adapters: Collection[str] | None = None) -> None:
+        """Say that weights changed: cached prefixes are dropped, running rows go on.
+
+        Args:
+            version: What tokens are sampled with from now on.
+            adapters: Those that changed, if nothing else did; other prefixes stay.
+        """
         self.version = version
-        self._prefixes.clear()
-        self._fresh = [False] * len(self._rows)
+        self._decoder.refresh()
+        self.adapters = adapter_names(self._model)
+        if adapters is None:
+            self._roots.clear()
+            self._prefixes.clear()
+            self._fresh = [False] * len(self._rows)
+            return
+        for name in adapters:
+            # What lies under the old root is never found again, and evicted in time.
+            self._roots.pop(name, None)
+        for row, request in enumerate(self._rows):
+            self._fresh[row] = self._fresh[row] and request.adapter not in adapters
 
     def drain(self) -> list[Request]:
         """Forget every request, running and waiting, and return those still wanted."""
@@ -180,25 +212,32 @@ class Sampler:
 
     def _next_groups(self) -> list[_Group]:
         """Take the waiting requests that fit into the next prefill, grouped by prompt."""
-        groups: dict[tuple[int, ...], _Group] = {}
+        groups: dict[tuple[str | None, tuple[int, ...]], _Group] = {}
         rows, longest, widest = len(self._rows), self._longest(), 0
         while self._waiting and rows < self._max_running:
             request = self._waiting[0]
             longest = max(longest, len(request.prompt_ids) + request.max_tokens)
             if rows and (rows + 1) * longest > self._max_cells:
                 break
-            group = groups.get(request.prompt_ids)
+            key = (request.adapter, request.prompt_ids)
+            group = groups.get(key)
             if group is None:
-                slots = self._prefixes.match(request.prompt_ids[:-1])
+                slots = self._prefixes.match(request.prompt_ids[:-1], self._root(request.adapter))
                 group = _Group([], slots)
                 missing = len(request.prompt_ids) - len(slots) * BLOCK
                 widest = max(widest, missing)
                 if groups and (len(groups) + 1) * widest > self._prefill_tokens:
                     break
-                groups[request.prompt_ids] = group
+                groups[key] = group
             group.members.append(self._waiting.popleft())
             rows += 1
         return list(groups.values())
+
+    def _root(self, adapter: str | None) -> int:
+        if adapter not in self._roots:
+            self._roots[adapter] = self._next_root
+            self._next_root -= 1
+        return self._roots[adapter]
 
     def _longest(self) -> int:
         return max((len(r.prompt_ids) + r.max_tokens for r in self._rows), default=0)
@@ -216,7 +255,8 @@ class Sampler:
             self._prefixes.load(group.slots, self._cache, first + offset)
         logits = self._prompt_logits(groups, slice(first, first + len(groups)))
         for offset, group in enumerate(groups):
-            self._prefixes.store(group.prompt_ids, self._cache, first + offset)
+            root = self._root(group.adapter)
+            self._prefixes.store(group.prompt_ids, self._cache, first + offset, root)
             self._count_prompt(group)
         self._spread(groups, first)
         counts = torch.tensor([len(group.members) for group in groups], device=self._device)
@@ -249,7 +289,8 @@ class Sampler:
                 ends.append(group.missing - begin - 1)
             self._cache.reserve(rows.stop, int(positions.max()) + 1)
             wanted = sorted({end for end in ends if 0 <= end < size})
-            out = self._forward(rows, ids, positions, keep=wanted or [size - 1])
+            adapters = [group.adapter for group in groups]
+            out = self._forward(rows, ids, positions, adapters, keep=wanted or [size - 1])
             for index, end in enumerate(ends):
                 if 0 <= end < size:
                     logits[index] = out[index, wanted.index(end)]
@@ -277,25 +318,39 @@ class Sampler:
         self._cache.reserve(len(self._rows), max(self._lengths) + 1)
         ids = np.array([[request.token_ids[-1]] for request in self._rows], dtype=np.int64)
         positions = np.array(self._lengths, dtype=np.int64)[:, None]
-        logits = self._forward(slice(0, len(self._rows)), ids, positions, keep=[0])
+        adapters = [request.adapter for request in self._rows]
+        logits = self._forward(slice(0, len(self._rows)), ids, positions, adapters, keep=[0])
         self._lengths = [length + 1 for length in self._lengths]
         self._sample(logits[:, 0], 0)
 
     def _forward(
-        self, rows: slice, ids: np.ndarray, positions: np.ndarray, *, keep: list[int]
+        self,
+        rows: slice,
+        ids: np.ndarray,
+        positions: np.ndarray,
+        adapters: list[str | None],
+        *,
+        keep: list[int],
     ) -> torch.Tensor:
         """Run the model on new tokens of some rows; logits are computed only at `keep`."""
-        position_ids = torch.from_numpy(positions).to(self._device)
-        output = self._model(
-            input_ids=torch.from_numpy(ids).to(self._device),
-            attention_mask=self._cache.aim(rows, position_ids),
-            position_ids=position_ids,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor(keep, device=self._device),
+        sent = self._send(np.stack((ids, positions)))
+        batch = TokenBatch(
+            rows=rows,
+            ids=sent[0],
+            positions=sent[1],
+            columns=int(positions.max()) + 1,
+            keep=self._send(np.array(keep)),
+            adapters=adapters,
         )
         self.counters.steps += 1
-        return output.logits
+        return self._decoder.forward(self._cache, batch)
+
+    def _send(self, values: np.ndarray) -> torch.Tensor:
+        """Copy small integers to the model's device without waiting for what runs there."""
+        tensor = torch.from_numpy(values)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     # -- tokens ---------------------------------------------------------------------------------
 
@@ -348,7 +403,7 @@ class Sampler:
         if self._fresh[row]:
             # The last sampled token was never fed to the model, so it has no column.
             known = [*request.prompt_ids, *request.token_ids][: self._lengths[row]]
-            self._prefixes.store(known, self._cache, row)
+            self._prefixes.store(known, self._cache, row, self._root(request.adapter))
         self._remove(row)
         request.finish(reason)
 

@@ -19,7 +19,7 @@ def cache() -> KVCache:
 
 def fill(cache: KVCache, rows: slice, positions: torch.Tensor) -> torch.Tensor:
     """Write keys that say (row, position) and return the mask."""
-    mask = cache.aim(rows, positions)
+    mask = cache.aim(rows, positions, int(positions.max()) + 1)
     row = torch.arange(rows.start, rows.stop)[:, None].expand_as(positions)
     values = (100 * row + positions)[:, None, :, None].float()
     states = values.expand(-1, 2, -1, 8).contiguous()
