@@ -8,11 +8,11 @@ calls. Both travel as files that the server can see.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import shutil
 import tempfile
 import uuid
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,16 @@ __all__ = ["VLLMInference"]
 logger = logging.getLogger(__name__)
 
 _GUIDE = "docs/guides/vllm.md has the whole command"
+_NEEDS_ADAPTERS = (
+    "--enable-lora, --max-lora-rank at least the adapters' own, and "
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+)
+_NEEDS_MODELS = (
+    "VLLM_SERVER_DEV_MODE=1 in its environment, or train adapters instead (lora_rank=16), which "
+    "vLLM takes without it"
+)
+_NOTHING = hashlib.sha256().hexdigest()
+"""Checksum of a tensor that was freed."""
 
 
 class VLLMInference:
@@ -89,6 +99,7 @@ class VLLMInference:
         self._facts: ServerFacts | None = None
         self._adapters: list[ServedModel] = []
         """Loaded by us, oldest first."""
+        self._takes_models = False
 
     @property
     def processed_logprobs(self) -> bool:
@@ -206,8 +217,7 @@ class VLLMInference:
         await self._order(
             "/v1/load_lora_adapter",
             {"lora_name": served.name, "lora_path": str(path)},
-            needs="--enable-lora, --max-lora-rank at least the adapters' own, and "
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment",
+            needs=_NEEDS_ADAPTERS,
         )
         self._adapters.append(served)
         self._tokens.ready(served)
@@ -225,34 +235,43 @@ class VLLMInference:
     # -- whole models ---------------------------------------------------------------------------
 
     async def _publish_model(self, version: int, path: Path) -> None:
+        await self._check_takes_models()
         gate = self._tokens.gate
         was_closed = gate.closed
         await self.pause(mode="wait")
         try:
-            needs = (
-                "VLLM_SERVER_DEV_MODE=1 in its environment, or train adapters instead "
-                "(lora_rank=16), which vLLM takes without it"
-            )
             orders = {"method": "reload_weights", "kwargs": {"weights_path": str(path)}}
-            await self._order("/collective_rpc", orders, needs=needs)
-            await self._order("/reset_prefix_cache", {}, needs=needs)
+            await self._order("/collective_rpc", orders, needs=_NEEDS_MODELS)
+            await self._order("/reset_prefix_cache", {}, needs=_NEEDS_MODELS)
             self._tokens.ready(ServedModel(self._ready().model, version))
         finally:
             if not was_closed:
                 gate.open()
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
-    async def _order(self, path: str, body: dict[str, Any], *, needs: str) -> None:
+    async def _check_takes_models(self) -> None:
+        """Refuse a server that would go on with parts of the old weights without saying so."""
+        if self._takes_models:
+            return
+        asked = {"action": "checksum"}
+        told = await self._order("/weight_checker", asked, needs=_NEEDS_MODELS)
+        packed = [name for name, checksum in told["checksums"].items() if checksum == _NOTHING]
+        if packed:
+            raise ConfigurationError(
+                f"{self._server.name} keeps {len(packed)} of its tensors in a form that it does "
+                "not write anew, as vLLM's CPU build does. Train adapters instead: lora_rank=16."
+            )
+        self._takes_models = True
+
+    async def _order(self, path: str, body: dict[str, Any], *, needs: str) -> Any:
         """Give an order that only a server started for training takes."""
         try:
-            await self._server.call("POST", path, body)
+            return await self._server.call("POST", path, body)
         except (RequestError, UpstreamError) as error:
             if isinstance(error, UpstreamError) and error.__cause__ is not None:
                 raise
-            unknown = isinstance(error, RequestError) and error.status == HTTPStatus.NOT_FOUND
-            said = "has no such route" if unknown else f"answered: {error}"
             raise ConfigurationError(
-                f"{self._server.name} did not take new weights by {path}: it {said}. Start it with "
+                f"{self._server.name} did not take new weights by {path}, but said: {error} Start it with "
                 f"{needs}. It must see {self._dir} under this path. {_GUIDE}."
             ) from error
 

@@ -1,0 +1,43 @@
+"""A tiny model, a server that behaves as vLLM does, and what samples through it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from agentlightning.engine.loading import LoadedModel, load_model
+from agentlightning.inference.vllm import VLLMInference
+from tests.support.tiny_model import make_tiny_model
+from tests.support.vllm_like_server import VLLMLikeServer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    path = make_tiny_model(tmp_path_factory.mktemp("tiny"), words=("red", "green", "blue"))
+    return load_model(path)
+
+
+@pytest.fixture
+async def server(tiny: LoadedModel) -> AsyncIterator[VLLMLikeServer]:
+    async with VLLMLikeServer(tiny.tokenizer).serving() as server:
+        yield server
+
+
+@pytest.fixture
+def connect(tiny: LoadedModel) -> Any:
+    @asynccontextmanager
+    async def connect(server: VLLMLikeServer, **options: Any) -> AsyncIterator[VLLMInference]:
+        inference = VLLMInference(
+            server.url, model=tiny.model, tokenizer=tiny.tokenizer, name="tiny", **options
+        )
+        try:
+            await inference.start()
+            yield inference
+        finally:
+            await inference.stop()
+
+    return connect
