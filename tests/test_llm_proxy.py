@@ -6,12 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agentlightning.errors import ConfigurationError, GatewayError
+from agentlightning.gateway.budget import CallBudget
 from agentlightning.llm_proxy import LLMProxy, ModelConfig
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types import AttemptedRollout
@@ -59,6 +60,29 @@ async def test_calls_of_an_attempt_are_recorded_with_ids() -> None:
     assert record.choices[0].logprobs == server.calls[0].logprobs[0]
     assert server.calls[0].request["model"] == "org/real"
     assert server.calls[0].headers["authorization"] == "Bearer up"
+    await store.close()
+
+
+async def test_prices_of_the_model_list_count_on_the_budget() -> None:
+    """LiteLLM's prices of one token are read; the call after the one that used up the money fails."""
+    store = InMemoryLightningStore()
+    rollout = await store.start_rollout(input=1)
+    prices = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+    with ModelServer() as server:
+        model: ModelConfig = {**entry(server), "model_info": prices}
+        proxy = here(model_list=[model], store=store, budget=CallBudget(cost=1e-6))
+        await proxy.start()
+        llm = proxy.as_resource(rollout.rollout_id, rollout.attempt.attempt_id)
+        assert await ask(llm) == "hello"
+        with pytest.raises(BadRequestError, match="1e-06 in cost"):
+            await ask(llm)
+        await proxy.stop()
+        assert "input_cost_per_token" not in server.calls[0].request
+        half: ModelConfig = {**entry(server), "model_info": {"input_cost_per_token": 1e-6}}
+        with pytest.raises(ConfigurationError, match="half a price"):
+            here(model_list=[half], store=store).initialize()
+        with pytest.raises(ConfigurationError, match="different prices"):
+            here(model_list=[model, entry(server)], store=store).initialize()
     await store.close()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from agentlightning.errors import BudgetExceededError, ConfigurationError
+from agentlightning.gateway.price import TokenPrice
 from agentlightning.types.call import CallRecord
 
 __all__ = ["CallBudget", "Spending", "tokens_of"]
@@ -15,7 +17,7 @@ class CallBudget:
     """Limits for all calls of one attempt, to whatever model; None sets none.
 
     A call is refused once a limit is reached; a call under way is not cut short, so that the last
-    one may go past the limit on tokens or seconds. Repeats of a failed call count as calls.
+    one may go past the limit on tokens, cost or seconds. Repeats of a failed call count as calls.
     """
 
     calls: int | None = None
@@ -23,10 +25,17 @@ class CallBudget:
     """Of prompts and answers together, as the model server counts them."""
     seconds: float | None = None
     """From the attempt's first call on."""
+    cost: float | None = None
+    """In money, by `ModelRoute.price`; calls to models without a price cost nothing."""
+    when_short: Literal["refuse", "shrink"] = "refuse"
+    """What becomes of a call that asks for more than there is left. `refuse`: it is made as it
+    is, and the next is refused; one too long for the model's context gets the server's error.
+    `shrink`: its longest answer (`max_tokens`) is lowered to what tokens and cost leave, and to
+    what the model's context leaves beside the prompt where the server says so in its error."""
 
     def __post_init__(self) -> None:
-        given = [limit for limit in (self.calls, self.tokens, self.seconds) if limit is not None]
-        if any(limit <= 0 for limit in given):
+        limits = (self.calls, self.tokens, self.seconds, self.cost)
+        if any(limit is not None and limit <= 0 for limit in limits):
             raise ConfigurationError(f"{self} leaves no call to make. Use limits above 0, or None.")
 
     def check(self, spent: Spending, *, now: float) -> None:
@@ -46,9 +55,31 @@ class CallBudget:
             raise BudgetExceededError(_refusal(f"{self.calls} calls"))
         if self.tokens is not None and spent.tokens >= self.tokens:
             raise BudgetExceededError(_refusal(f"{self.tokens} tokens ({spent.tokens} used)"))
+        if self.cost is not None and spent.cost >= self.cost:
+            raise BudgetExceededError(_refusal(f"{self.cost:g} in cost ({spent.cost:.6g} used)"))
         since = now if spent.since is None else spent.since
         if self.seconds is not None and now - since >= self.seconds:
             raise BudgetExceededError(_refusal(f"{self.seconds:g} seconds"))
+
+    def longest_answer(self, spent: Spending, price: TokenPrice | None) -> int | None:
+        """Return how many tokens the answer of a call may have at most; None for any number.
+
+        The prompt, whose length nobody knows before, is not taken off.
+
+        Args:
+            spent: By the attempt's calls before it.
+            price: Of the model that it goes to.
+
+        Example:
+            >>> CallBudget(tokens=100).longest_answer(Spending(tokens=70), None)
+            30
+        """
+        tokens = None if self.tokens is None else self.tokens - spent.tokens
+        paid = None
+        if self.cost is not None and price is not None:
+            paid = price.output_for(self.cost - spent.cost)
+        known = [max(1, limit) for limit in (tokens, paid) if limit is not None]
+        return min(known, default=None)
 
 
 @dataclass(slots=True)
@@ -58,6 +89,8 @@ class Spending:
     calls: int = 0
     """Those that were let pass."""
     tokens: int = 0
+    cost: float = 0.0
+    """In money."""
     since: float | None = None
     """When the first of them began, in unix seconds."""
 
@@ -66,6 +99,12 @@ class Spending:
         self.calls += 1
         if self.since is None:
             self.since = now
+
+    def charge(self, record: CallRecord, price: TokenPrice | None) -> None:
+        """Count what a call took, once it has ended."""
+        self.tokens += tokens_of(record)
+        if price is not None:
+            self.cost += price.cost_of(record)
 
 
 def tokens_of(record: CallRecord) -> int:

@@ -23,7 +23,7 @@ from agentlightning.errors import (
     StoreUnavailableError,
     UpstreamError,
 )
-from agentlightning.gateway.budget import CallBudget, tokens_of
+from agentlightning.gateway.budget import CallBudget
 from agentlightning.gateway.dialects.base import Dialect, Exchange, ModelCall
 from agentlightning.gateway.dialects.translated import read_error
 from agentlightning.gateway.failure import CallFailure, code_of_answer
@@ -31,6 +31,7 @@ from agentlightning.gateway.jsontext import parse_json, write_json
 from agentlightning.gateway.models import ModelRoute, ModelTable
 from agentlightning.gateway.pause import PauseGate
 from agentlightning.gateway.peers import GatewayPeers
+from agentlightning.gateway.price import TokenPrice
 from agentlightning.gateway.recorder import CallRecorder
 from agentlightning.gateway.replay import KEY_HEADER, ReplayCache
 from agentlightning.gateway.reply import Reply
@@ -41,6 +42,7 @@ from agentlightning.gateway.routes import (
     read_trace_parent,
 )
 from agentlightning.gateway.seal import AttemptKey, CallLedger, CallTally
+from agentlightning.gateway.shrink import send_shrunk
 from agentlightning.gateway.stream import EventSplitter
 from agentlightning.gateway.upstream import UpstreamRequest, UpstreamResponse
 from agentlightning.types.call import CallOutcome, CallRecord
@@ -112,6 +114,7 @@ class CapturedCall:
         self._reply = reply
         self._exchange: Exchange | None = None
         self._entered = False
+        self._price: TokenPrice | None = None
         self._whole: tuple[int, dict[str, str], bytes] | None = None
         self._attempt = attempt
         self._tally: CallTally | None = services.ledger.begin(attempt) if attempt else None
@@ -166,6 +169,7 @@ class CapturedCall:
         route = services.models.find(record.model or None)
         record.trained = route.trained
         record.role = record.role or route.role or read_subagent(self._request.headers)
+        self._price = route.price
         self._admit()
         if route.trained:
             await services.gate.enter(services.pause_wait_seconds)
@@ -176,12 +180,19 @@ class CapturedCall:
         )
         self._exchange = exchange
         record.chat_request = exchange.chat_request
-        response = await route.upstream.send(self._upstream_request(exchange))
+        response = await self._send(exchange, route)
         try:
             record.http_status = response.status
             await self._answer(exchange, response, route)
         finally:
             await response.aclose()
+
+    async def _send(self, exchange: Exchange, route: ModelRoute) -> UpstreamResponse:
+        request, budget = self._upstream_request(exchange), self._services.budget
+        if budget is None or self._tally is None or budget.when_short == "refuse":
+            return await route.upstream.send(request)
+        left = budget.longest_answer(self._tally.spent, route.price)
+        return await send_shrunk(route.upstream, request, left)
 
     def _upstream_request(self, exchange: Exchange) -> UpstreamRequest:
         return UpstreamRequest(
@@ -296,7 +307,7 @@ class CapturedCall:
             record.response_id = answer.response_id
             record.prompt_token_ids = answer.prompt_token_ids
             record.choices, record.usage = answer.choices, answer.usage
-        self._tally.spent.tokens += tokens_of(record)
+        self._tally.spent.charge(record, self._price)
         # The model is done with this call: an update may go on while the store writes.
         self._leave()
         try:

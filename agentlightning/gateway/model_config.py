@@ -16,4 +16,5 @@ class ModelConfig(TypedDict):
     """`model` as `provider/name`, and where it is: `api_base`, `api_key`, `timeout` (seconds). Sampling
     parameters are defaults for calls that leave them out."""
     model_info: NotRequired[dict[str, Any]]
-    """`trained`: False marks its calls as not to be learnt from."""
+    """`trained`: False marks its calls as not to be learnt from. `input_cost_per_token`,
+    `output_cost_per_token` and `cache_read_input_token_cost`: what budgets of money count."""

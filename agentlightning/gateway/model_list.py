@@ -17,6 +17,7 @@ from agentlightning.gateway.http_upstream import HttpUpstream
 from agentlightning.gateway.litellm_upstream import LiteLLMUpstream
 from agentlightning.gateway.model_config import ModelConfig
 from agentlightning.gateway.models import ModelRoute
+from agentlightning.gateway.price import TokenPrice
 from agentlightning.gateway.servers import capabilities_of
 from agentlightning.gateway.upstream import Upstream, UpstreamCapabilities
 from agentlightning.settings import agent_environment
@@ -53,7 +54,9 @@ _PROVIDERS: Mapping[str, _Provider] = {
     "openai_like": _Provider(),
     "anthropic": _Provider("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
 }
-_USED_PARAMS = frozenset({"model", "api_base", "base_url", "api_key", "timeout"})
+_PRICES = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
+_MILLION = 1_000_000
+_USED_PARAMS = frozenset({"model", "api_base", "base_url", "api_key", "timeout", *_PRICES})
 _SAMPLING_PARAMS = frozenset(
     {"temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop"}
 )
@@ -108,7 +111,31 @@ def _route(
     params = entries[0]["litellm_params"]
     defaults = {name: value for name, value in params.items() if name in _SAMPLING_PARAMS}
     return ModelRoute(
-        upstream=upstream, model=models.pop(), trained=trained, sampling_defaults=defaults
+        upstream=upstream,
+        model=models.pop(),
+        trained=trained,
+        price=_price(name, entries),
+        sampling_defaults=defaults,
+    )
+
+
+def _price(name: str, entries: list[ModelConfig]) -> TokenPrice | None:
+    """Return the price under LiteLLM's names, which are of one token."""
+    told = [{**entry["litellm_params"], **entry.get("model_info", {})} for entry in entries]
+    given = [[each.get(key) for key in _PRICES] for each in told]
+    if any(prices != given[0] for prices in given):
+        raise ConfigurationError(f"The entries of {name!r} have different prices: give all one.")
+    if given[0] == [None] * len(_PRICES):
+        return None
+    input_price, output_price, cached = given[0]
+    if input_price is None or output_price is None:
+        raise ConfigurationError(
+            f"{name!r} has half a price. Give input_cost_per_token and output_cost_per_token."
+        )
+    return TokenPrice(
+        input=input_price * _MILLION,
+        output=output_price * _MILLION,
+        cached_input=None if cached is None else cached * _MILLION,
     )
 
 
@@ -141,7 +168,8 @@ def _upstream(
 def _litellm_upstream(
     params: Mapping[str, Any], *, retries: int, callbacks: Sequence[str] | None
 ) -> LiteLLMUpstream:
-    passed = {key: value for key, value in params.items() if key not in _SAMPLING_PARAMS}
+    left_out = {*_SAMPLING_PARAMS, *_PRICES}
+    passed = {key: value for key, value in params.items() if key not in left_out}
     if passed.get("api_key") is not None:
         passed["api_key"] = _api_key(passed["api_key"], None)
     passed.pop("model")

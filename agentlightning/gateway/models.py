@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentlightning.errors import ConfigurationError, RequestError
+from agentlightning.gateway.price import TokenPrice
 from agentlightning.gateway.upstream import Upstream
 
 __all__ = ["ModelRoute", "ModelTable"]
@@ -25,6 +26,8 @@ class ModelRoute:
     role: str | None = None
     """Which agent of a rollout calls it by this name, where the client does not say: a name for
     each agent is how frameworks that know only model names tell their agents apart."""
+    price: TokenPrice | None = None
+    """What its tokens cost, for budgets of money; None for nothing."""
     sampling_overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Request members that replace the client's on a trained model; None takes one out."""
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])

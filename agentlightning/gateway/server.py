@@ -81,6 +81,15 @@ class Gateway:
                 f"A gateway on {host} can be reached by others, who could use your models. "
                 "Give it a secret, or listen on 127.0.0.1."
             )
+        if (
+            budget is not None
+            and budget.cost is not None
+            and not any(map(_has_price, models.values()))
+        ):
+            raise ConfigurationError(
+                "The budget limits the cost, but no model has a price. Give each that costs "
+                "something a ModelRoute.price (in model lists: input_cost_per_token and others)."
+            )
         self._models = ModelTable(models, default_model)
         self._host = host
         self._secret = secret
@@ -286,6 +295,10 @@ class Gateway:
                 listener.close()
             for upstream in {id(upstream): upstream for upstream in self._upstreams}.values():
                 await upstream.aclose()
+
+
+def _has_price(route: ModelRoute) -> bool:
+    return route.price is not None
 
 
 async def _call(action: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from agentlightning.gateway.http_upstream import HttpUpstream
 from agentlightning.gateway.models import ModelRoute
+from agentlightning.gateway.price import TokenPrice
 from agentlightning.gateway.server import Gateway
 from agentlightning.gateway.upstream import UpstreamCapabilities
 from agentlightning.store.base import LightningStore
@@ -88,6 +89,7 @@ async def running(
     overrides: dict[str, Any] | None = None,
     defaults: dict[str, Any] | None = None,
     timeout: float = 5.0,
+    price: TokenPrice | None = None,
     **options: Any,
 ) -> AsyncGenerator[Running]:
     """Run a gateway whose model `m` is the server's `real-m`."""
@@ -97,6 +99,7 @@ async def running(
         upstream=upstream,
         model="real-m",
         trained=trained,
+        price=price,
         sampling_overrides=overrides or {},
         sampling_defaults=defaults or {},
     )

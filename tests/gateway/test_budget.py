@@ -1,5 +1,6 @@
 """Budgets: the pure rule, and what clients and records see of it."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -8,9 +9,10 @@ import pytest
 
 from agentlightning.errors import BudgetExceededError, ConfigurationError
 from agentlightning.gateway.budget import CallBudget, Spending, tokens_of
+from agentlightning.gateway.price import TokenPrice
 from agentlightning.types.call import CallChoice, CallRecord
 from tests.gateway.running import HELLO, Running, running
-from tests.support.model_server import ModelServer
+from tests.support.model_server import Answer, ModelServer
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,7 @@ from tests.support.model_server import ModelServer
         ({"calls": 2}, Spending(calls=2), "2 calls"),
         ({"tokens": 10}, Spending(tokens=11), "10 tokens"),
         ({"seconds": 5.0}, Spending(since=95.0), "5 seconds"),
+        ({"cost": 0.5}, Spending(cost=0.51), "0.5 in cost"),
     ],
 )
 def test_a_limit_that_is_reached_is_named(limits: Any, spent: Spending, limit: str) -> None:
@@ -29,8 +32,8 @@ def test_a_limit_that_is_reached_is_named(limits: Any, spent: Spending, limit: s
 
 def test_below_its_limits_an_attempt_goes_on() -> None:
     """Nothing is refused before a limit, nor without one, nor at the first call."""
-    budget = CallBudget(calls=2, tokens=10, seconds=5.0)
-    budget.check(Spending(calls=1, tokens=9, since=95.1), now=100.0)
+    budget = CallBudget(calls=2, tokens=10, seconds=5.0, cost=0.5)
+    budget.check(Spending(calls=1, tokens=9, since=95.1, cost=0.49), now=100.0)
     budget.check(Spending(), now=100.0)
     CallBudget().check(Spending(calls=10**6, tokens=10**9, since=0.0), now=10**9)
 
@@ -47,6 +50,19 @@ def test_limits_of_nothing_are_refused() -> None:
     """A budget of no calls is a mistake."""
     with pytest.raises(ConfigurationError, match="above 0"):
         CallBudget(calls=0)
+
+
+def test_the_longest_answer_is_what_is_left() -> None:
+    """The tighter of tokens and cost counts; a model without a price is bounded by tokens only."""
+    budget = CallBudget(tokens=100, cost=0.001)
+    spent = Spending(tokens=70, cost=0.0005)
+    price = TokenPrice(input=0.0, output=50.0)
+    assert budget.longest_answer(spent, price) == 10
+    assert budget.longest_answer(spent, None) == 30
+    assert budget.longest_answer(Spending(tokens=99, cost=0.00099999), price) == 1
+    assert CallBudget(calls=1, seconds=1).longest_answer(spent, price) is None
+    free = TokenPrice(input=1.0, output=0.0)
+    assert CallBudget(cost=1.0).longest_answer(spent, free) is None
 
 
 def test_tokens_come_from_ids_or_else_from_usage() -> None:
@@ -91,6 +107,51 @@ async def test_tokens_are_counted_over_calls(server: ModelServer) -> None:
         assert await ask(run) == "hello"
         with pytest.raises(openai.BadRequestError, match="1 tokens"):
             await ask(run)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_cost_is_counted_over_calls(server: ModelServer, stream: bool) -> None:
+    """Calls are made until the money is used up; the refusal and its record are typed."""
+    server.script = Answer(cached_tokens=1)
+    price = TokenPrice(input=2.0, cached_input=1.0, output=4.0)
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
+    async with (
+        running(server, trained=False, price=price, budget=CallBudget(cost=0.0001)) as run,
+        run.client() as client,
+    ):
+        calls, caught = 0, None
+        while caught is None and calls < 100:
+            try:
+                answer: Any = await client.chat.completions.create(
+                    model="m", messages=HELLO, stream=stream, **options
+                )
+                async for _ in answer if stream else _nothing():
+                    pass
+                calls += 1
+            except openai.BadRequestError as error:
+                caught = error
+        records = await run.records()
+    (*made, refused) = records
+    sent = server.calls[0]
+    each = 2 * (len(sent.prompt_token_ids) - 1) + 1 + 4 * len(sent.token_ids[0])
+    assert calls == len(made) == -(-100 // each)
+    assert caught is not None
+    assert caught.code == refused.error_code == "budget_exceeded"
+    assert "0.0001 in cost" in caught.message
+
+
+async def _nothing() -> AsyncIterator[None]:
+    return
+    yield
+
+
+async def test_a_budget_of_money_needs_a_price(server: ModelServer) -> None:
+    """Prices that were forgotten are told before the first call."""
+    with pytest.raises(ConfigurationError, match="no model has a price"):
+        async with running(server, budget=CallBudget(cost=1.0)):
+            pass
+    with pytest.raises(ConfigurationError, match="below 0"):
+        TokenPrice(input=1.0, output=-1.0)
 
 
 async def test_anthropic_clients_read_the_refusal_too(server: ModelServer) -> None:

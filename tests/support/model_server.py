@@ -46,6 +46,8 @@ class Answer:
     interleaved: bool = False
     """Stream the arguments of all tool calls by turns."""
     status: int = 200
+    error: str = "scripted failure"
+    """What it says under another status."""
     headers: dict[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
     """Silence before the answer."""
@@ -166,7 +168,7 @@ class ModelServer:
         await asyncio.sleep(answer.delay_seconds)
         sent.status = answer.status
         if answer.status != 200:
-            error = {"message": "scripted failure", "type": "server_error", "code": "scripted"}
+            error = {"message": answer.error, "type": "server_error", "code": "scripted"}
             return web.json_response({"error": error}, status=answer.status, headers=answer.headers)
         choices = [_Choice(answer, index) for index in range(body.get("n") or 1)]
         for choice in choices:
