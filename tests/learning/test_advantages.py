@@ -11,6 +11,7 @@ from agentlightning.learning.advantages import (
     Scores,
     advantage_names,
     estimate_advantages,
+    normalised_sum,
 )
 
 REWARDS = [1, 0, 0, 1, 0.5, 0.25, 0.75, 0.5]
@@ -40,6 +41,34 @@ def test_golden_values(name, options, expected):
     assert values(name, **options) == pytest.approx(expected, abs=6e-5)
 
 
+UNEQUAL = [3.0, 1.0, 1.0, 3.0, 0.5, 0.25, 0.75, 0.5]
+"""The first group's mean is 2, the second's 0.5."""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("group", {"scale": "group"}, [0.866, -0.866, -0.866, 0.866, 0, -1.2247, 1.2247, 0]),
+        ("group", {"scale": "none"}, [1, -1, -1, 1, 0, -0.25, 0.25, 0]),
+        ("rloo", {}, [1.3333, -1.3333, -1.3333, 1.3333, 0, -0.3333, 0.3333, 0]),
+        ("opo", {}, [1.3333, -0.6667, -0.6667, 1.3333, 0.0278, -0.2222, 0.2778, 0.0278]),
+        (
+            "reinforce_plus_plus",
+            {},
+            [2.0831, -0.0749, -0.0749, 2.0831, -0.6145, -0.8842, -0.3447, -0.6145],
+        ),
+        (
+            "reinforce_plus_plus_baseline",
+            {},
+            [1.6598, -1.1521, -1.1521, 1.6598, 0.2538, -0.0976, 0.6053, 0.2538],
+        ),
+    ],
+)
+def test_values_with_unequal_group_means(name, options, expected):
+    """Estimators that compare within the group do not see its level; plain REINFORCE++ does."""
+    assert values(name, rewards=UNEQUAL, **options) == pytest.approx(expected, abs=6e-5)
+
+
 def test_unequal_group_means_separate_the_two_reinforce_variants():
     """With different group means only the variant with a baseline removes the task's difficulty."""
     rewards, groups, lengths = [1.0, 0.0, 3.0, 2.0], list("aabb"), [1, 1, 1, 1]
@@ -54,6 +83,36 @@ def test_batch_scale_divides_by_the_deviation_of_all_rewards():
     rewards = [1.0, 0.0, 3.0, 2.0]
     got = values("group", rewards, list("aabb"), [1] * 4, scale="batch", eps=0.0)
     assert got == pytest.approx(np.array([0.5, -0.5, 0.5, -0.5]) / np.std(rewards, ddof=1))
+
+
+def test_the_plain_reward_is_an_estimator_without_a_baseline():
+    """`reward` gives rewards as they are, and a signal where a group is of one mind."""
+    assert values("reward", [2.0, 2.0, 1.0], "aab", [1, 1, 1]).tolist() == [2.0, 2.0, 1.0]
+
+
+def test_dimensions_count_by_weight_and_not_by_size():
+    """Each dimension is normalised in its group first; then the sum is, over the batch."""
+    dimensions = [{"right": 1.0, "style": 100.0}, {"right": 0.0, "style": 300.0},
+                  {"right": 0.0, "style": 7.0}, {"right": 1.0, "style": 7.0}]  # fmt: skip
+    scores = Scores.of([0.0] * 4, "aabb")
+    options = AdvantageOptions(eps=1e-12)
+    found = normalised_sum(dimensions, {"right": 1.0, "style": 0.5}, scores, options)
+    z = 2**-0.5
+    summed = np.array([z - z / 2, -z + z / 2, -z, z])
+    assert found.value == pytest.approx(summed / summed.std(ddof=1))
+    larger = [{**each, "style": 1000 * each["style"]} for each in dimensions]
+    again = normalised_sum(larger, {"right": 1.0, "style": 0.5}, scores, options)
+    assert again.value == pytest.approx(found.value)
+
+
+def test_missing_dimensions_and_flat_groups_have_no_part():
+    """A rollout is compared in the dimensions it has; equal in all of them is no signal."""
+    dimensions = [{"x": 1.0, "y": 5.0}, {"x": 0.0}, {"x": 2.0}, {"x": 2.0, "y": 1.0}, {"x": 9.0}]
+    scores = Scores.of([0.0, 0.0, 0.0, 0.0, float("nan")], "aabba")
+    found = normalised_sum(dimensions, {"x": 1.0, "y": 1.0}, scores)
+    assert found.value == pytest.approx([2**-0.5, -(2**-0.5), 0, 0, 0], abs=1e-5)
+    assert found.zero_signal.tolist() == [False, False, True, True, False]
+    assert found.scored.tolist() == [True, True, True, True, False]
 
 
 def test_maxrl_divides_by_the_group_mean():
