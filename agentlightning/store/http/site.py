@@ -6,10 +6,11 @@ A `Site` lives in one event loop at a time and is not thread-safe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -48,9 +49,10 @@ come through the server."""
 class ReplayLedger:
     """Recent requests by idempotency key, so that a repeat gets the answer of the first.
 
-    A repeat that comes while the first request runs shares its answer. What is answered is kept
-    only where asked for: a store that keeps its answers itself gives the records as they are now.
-    Failures are not kept, so that a repeat tries again. The ledger does not outlive the server.
+    A repeat that comes while the first request runs shares its answer, however many others come
+    meanwhile. What is answered is kept only where asked for: a store that keeps its answers itself
+    gives the records as they are now. Failures are not kept, so that a repeat tries again. The
+    ledger does not outlive the server.
     """
 
     def __init__(self, capacity: int = 2048, max_bytes: int = 1024 * 1024) -> None:
@@ -59,10 +61,25 @@ class ReplayLedger:
         self._answers: OrderedDict[str, asyncio.Future[Reply] | None] = OrderedDict()
         """None where a request has been answered, and its answer is not kept."""
         self._repeated: set[str] = set()
+        self._watches: dict[str, list[asyncio.Event]] = {}
 
-    def was_repeated(self, key: str) -> bool:
-        """Return whether the request with this key came more than once."""
-        return key in self._repeated
+    @contextlib.contextmanager
+    def watching(self, key: str) -> Generator[asyncio.Event]:
+        """Yield an event that is set once a request has been repeated.
+
+        It misses no repeat, however many other requests come meanwhile.
+        """
+        repeated = asyncio.Event()
+        if key in self._repeated:
+            repeated.set()
+        watches = self._watches.setdefault(key, [])
+        watches.append(repeated)
+        try:
+            yield repeated
+        finally:
+            watches.remove(repeated)
+            if not watches:
+                del self._watches[key]
 
     def forget(self, key: str) -> None:
         """Drop an answer, so that a repeat is a new request."""
@@ -74,8 +91,10 @@ class ReplayLedger:
     ) -> Reply:
         """Return the answer for `key`, producing it unless it is there or on its way."""
         known = self._answers.get(key)
-        if known is not None or key in self._answers:
+        if key in self._answers:
             self._repeated.add(key)
+        for repeated in self._watches.get(key, ()):
+            repeated.set()
         if known is not None:
             return await asyncio.shield(known)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -84,6 +103,8 @@ class ReplayLedger:
             reply = await produce()
         except BaseException as error:
             self.forget(key)
+            for repeated in self._watches.get(key, ()):
+                repeated.clear()
             answer.set_exception(error if isinstance(error, Exception) else _aborted())
             # Why: asyncio complains about a failure that no repeat has waited for.
             answer.exception()
@@ -95,10 +116,17 @@ class ReplayLedger:
         else:
             self._answers[key] = None
         answer.set_result(reply)
-        while len(self._answers) > self._capacity:
-            oldest, _ = self._answers.popitem(last=False)
-            self._repeated.discard(oldest)
+        self._make_room()
         return reply
+
+    def _make_room(self) -> None:
+        for _ in range(len(self._answers) - self._capacity):
+            oldest, answer = self._answers.popitem(last=False)
+            if answer is not None and not answer.done():
+                # A long wait outlasts thousands of others; its repeat must not run beside it.
+                self._answers[oldest] = answer
+            else:
+                self._repeated.discard(oldest)
 
 
 def _query_of(store: LightningStore) -> Any:
@@ -219,9 +247,10 @@ class Site:
 
     async def _give_back(self, claims: Sequence[AttemptedRollout], key: str | None) -> None:
         if key is not None:
-            await self.pause(CLAIM_GRACE_SECONDS)
-            if self.ledger.was_repeated(key):
-                return
+            with self.ledger.watching(key) as repeated:
+                await self.pause(CLAIM_GRACE_SECONDS)
+                if repeated.is_set():
+                    return
             self.ledger.forget(key)
         for claim in claims:
             try:

@@ -86,12 +86,61 @@ async def test_the_ledger_answers_repeats_and_forgets_failures():
 
     first, second = await asyncio.gather(ledger.once("a", slow), ledger.once("a", slow))
     assert first is second
-    assert ledger.was_repeated("a")
+    with ledger.watching("a") as repeated:
+        assert repeated.is_set()
     with pytest.raises(KeyError):
         await ledger.once("b", broken)
     assert (await ledger.once("b", slow)).body == b"2"
     await ledger.once("c", slow)
     assert (await ledger.once("a", slow)).body == b"4"
+
+
+async def test_no_crowd_makes_the_ledger_run_a_request_twice_at_once():
+    """A repeat shares the answer of a request that runs, however many have come since."""
+    ledger, leave = ReplayLedger(capacity=2), asyncio.Event()
+
+    async def waits() -> Reply:
+        await leave.wait()
+        return Reply(b"first")
+
+    async def answers() -> Reply:
+        return Reply(b"other")
+
+    first = asyncio.create_task(ledger.once("a", waits))
+    await asyncio.sleep(0)
+    for number in range(10):
+        await ledger.once(f"other-{number}", answers)
+    repeat = asyncio.create_task(ledger.once("a", answers))
+    await asyncio.sleep(0)
+    leave.set()
+    assert await first is await repeat
+
+
+async def test_a_claim_that_was_asked_for_again_stays_in_a_crowd(monkeypatch: pytest.MonkeyPatch):
+    """Who repeats a claim within the grace keeps it, however many others asked meanwhile."""
+    monkeypatch.setattr("agentlightning.store.http.site.CLAIM_GRACE_SECONDS", 0.2)
+    store = InMemoryLightningStore(thread_safe=True)
+    await store.enqueue_rollout("work")
+    claims = await store.dequeue_many_rollouts(worker_id="w")
+    site = Site(store)
+    site.ledger = ReplayLedger(capacity=2)
+
+    async def answers() -> Reply:
+        return Reply(b"claims")
+
+    await site.ledger.once("claim", answers, keep=False)
+    site.give_back(claims, "claim")
+    await asyncio.sleep(0)
+    for number in range(10):
+        await site.ledger.once(f"other-{number}", answers)
+    await site.ledger.once("claim", answers, keep=False)
+    for number in range(10, 20):
+        await site.ledger.once(f"other-{number}", answers)
+    await asyncio.sleep(0.4)
+    await site.drain()
+    (rollout,) = await store.query_rollouts()
+    assert rollout.status == "preparing"
+    await store.close()
 
 
 async def test_the_ledger_keeps_no_answer_that_may_become_stale():
@@ -113,9 +162,10 @@ async def test_the_ledger_keeps_no_answer_that_may_become_stale():
         assert first is joined
         ledger.forget(key)
         await ledger.once(key, produce, keep=keep)
-        assert not ledger.was_repeated(key)
-        await ledger.once(key, produce, keep=keep)
-        assert ledger.was_repeated(key)
+        with ledger.watching(key) as repeated:
+            assert not repeated.is_set()
+            await ledger.once(key, produce, keep=keep)
+            assert repeated.is_set()
         assert len(answers) == 3
 
 
