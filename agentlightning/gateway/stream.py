@@ -46,7 +46,12 @@ class EventSplitter:
         if b"\r" not in piece and b"\r" not in self._rest:
             # Perf: what servers write, and half the time that a regular expression takes for it.
             *ended, self._rest = (self._rest + piece).split(b"\n\n")
-            return [_to_plain_event(raw) for raw in ended]
+            return [
+                ServerEvent(raw + b"\n\n", raw[6:])
+                if raw.startswith(b"data: ") and b"\n" not in raw
+                else _to_event(raw + b"\n\n")
+                for raw in ended
+            ]
         search_from = max(0, len(self._rest) - _LONGEST_END)
         pending = self._rest + piece
         events: list[ServerEvent] = []
@@ -61,13 +66,6 @@ class EventSplitter:
         """Return what is left at the end of the stream, for servers that omit the last line."""
         rest, self._rest = self._rest, b""
         return [_to_event(rest)] if rest.strip() else []
-
-
-def _to_plain_event(raw: bytes) -> ServerEvent:
-    """Read an event, without the two line feeds that end it."""
-    if raw.startswith(b"data: ") and b"\n" not in raw:
-        return ServerEvent(raw + b"\n\n", raw[6:])
-    return _to_event(raw + b"\n\n")
 
 
 def _to_event(raw: bytes) -> ServerEvent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, cast
 
 from agentlightning.errors import UpstreamError
@@ -10,6 +11,7 @@ from agentlightning.types.call import CallChoice, VersionSpan
 __all__ = ["ChoiceCapture", "merge_delta", "read_ints"]
 
 _INT = frozenset({int})
+_LOGPROB = itemgetter("logprob")
 _SAID_ONCE = frozenset({"id", "type", "name", "role", "object"})
 
 
@@ -24,6 +26,7 @@ class ChoiceCapture:
         self.echoes_prompt = False
         """Its log-probabilities begin with those of the prompt."""
         self._message: dict[str, Any] | None = None
+        self._texts: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[float | None] = []
         self._versions: list[int | None] = []
@@ -35,27 +38,48 @@ class ChoiceCapture:
             choice: As the upstream sent it.
             version: Of the weights, where the choice does not say it token by token.
         """
-        if choice.get("prompt_token_ids") is not None:
-            self.prompt_token_ids = read_ints(choice, "prompt_token_ids")
-        ids = read_ints(choice, "token_ids") or _ids_of_logprobs(choice.get("logprobs"))
+        said = choice.get
+        prompt, logprobs, reason = said("prompt_token_ids"), said("logprobs"), said("finish_reason")
+        if prompt is not None:
+            self.prompt_token_ids = read_ints(prompt, "prompt_token_ids")
+        ids = read_ints(said("token_ids"), "token_ids") or _ids_of_logprobs(logprobs)
+        versions = read_ints(said("token_versions"), "token_versions")
         self._token_ids += ids
-        self._versions += read_ints(choice, "token_versions") or [version] * len(ids)
-        self._logprobs += _read_logprobs(choice.get("logprobs"))
-        if choice.get("finish_reason") is not None:
-            self.finish_reason = str(choice["finish_reason"])
+        self._versions += versions or [version] * len(ids)
+        self._logprobs += _read_logprobs(logprobs)
+        if reason is not None:
+            self.finish_reason = str(reason)
 
     def take_message(self, message: dict[str, Any] | None) -> None:
         """Take the message of a whole answer."""
         self._message = message
 
+    def take_token(self, token_id: int, logprob: float, version: int | None) -> None:
+        """Add one token; see `take_tokens`."""
+        self._token_ids.append(token_id)
+        self._logprobs.append(logprob)
+        self._versions.append(version)
+
     def take_delta(self, delta: dict[str, Any]) -> None:
         """Add one chunk's part of the message."""
+        merge_delta(self._joined_message(), delta)
+
+    def take_text(self, text: str) -> None:
+        """Add a delta that is nothing but content."""
+        # Perf: joined once, so that a long answer does not cost its length for each token.
+        self._texts.append(text)
+
+    def _joined_message(self) -> dict[str, Any]:
         if self._message is None:
             self._message = {"role": "assistant", "content": None}
-        merge_delta(self._message, delta)
+        texts, self._texts = self._texts, []
+        if texts:
+            merge_delta(self._message, {"content": "".join(texts)})
+        return self._message
 
     def to_choice(self) -> CallChoice:
         """Return what was collected so far."""
+        message = self._joined_message() if self._texts else self._message
         ids, logprobs = self._token_ids, self._logprobs
         if self.echoes_prompt:
             logprobs = logprobs[-len(ids) :] if ids else []
@@ -63,7 +87,7 @@ class ChoiceCapture:
         known = set(map(type, logprobs)) <= {float, int}
         return CallChoice(
             index=self.index,
-            message=_as_recorded(self._message),
+            message=_as_recorded(message),
             prompt_token_ids=self.prompt_token_ids,
             token_ids=ids,
             logprobs=cast("list[float]", logprobs) if known else [],
@@ -72,33 +96,33 @@ class ChoiceCapture:
         )
 
 
-def read_ints(members: dict[str, Any], key: str) -> list[int]:
-    """Return a list of ints from an upstream's answer; empty when it has none.
+def read_ints(value: Any, name: str) -> list[int]:
+    """Return a list of ints from an upstream's answer; empty where there is none.
 
     Raises:
-        UpstreamError: Something else stands there.
+        UpstreamError: It is something else.
     """
-    value = members.get(key)
     if value is None:
         return []
-    if not isinstance(value, list) or not _INT.issuperset(map(type, cast("list[Any]", value))):
-        raise UpstreamError(f"The model server's {key} is not a list of integers.")
-    return cast("list[int]", value)
+    items: list[Any] | None = value if isinstance(value, list) else None
+    if items is None or not _INT.issuperset(map(type, items)):
+        raise UpstreamError(f"The model server's {name} is not a list of integers.")
+    return items
 
 
 def _read_logprobs(logprobs: Any) -> list[float | None]:
     if not isinstance(logprobs, dict):
         return []
-    members = cast("dict[str, Any]", logprobs)
+    members: dict[str, Any] = logprobs
     # Completions have lists side by side where chat completions have a list of entries.
-    plain = members.get("token_logprobs")
+    plain: Any = members.get("token_logprobs")
     if isinstance(plain, list):
-        return cast("list[float | None]", plain)
-    entries = members.get("content")
+        return plain
+    entries: Any = members.get("content")
     if not isinstance(entries, list):
         return []
     try:
-        return [entry["logprob"] for entry in entries]
+        return list(map(_LOGPROB, entries))
     except (TypeError, KeyError) as error:
         raise UpstreamError("The model server's logprobs have entries without one.") from error
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from agentlightning.gateway.dialects.base import Exchange, ModelCall
 from agentlightning.gateway.dialects.choice import ChoiceCapture
-from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect, OpenAIExchange
+from agentlightning.gateway.dialects.openai_exchange import TOKENS, OpenAIDialect, OpenAIExchange
+from agentlightning.gateway.dialects.token_chunk import TokenReader
 from agentlightning.gateway.models import ModelRoute
+from agentlightning.gateway.stream import ServerEvent
 
 __all__ = ["ChatExchange", "OpenAIChatDialect"]
 
@@ -33,11 +35,30 @@ class ChatExchange(OpenAIExchange):
         choices = wanted if isinstance(wanted, int) and wanted > 0 else 1
         logprobs = None if request.get("logprobs") is True else True
         super().__init__(request, body, route, logprobs=logprobs, choices=choices)
+        self._tokens = TokenReader() if self._cut == TOKENS else None
+
+    def take_event(self, event: ServerEvent) -> bytes:
+        tokens, data = self._tokens, event.data
+        if tokens is None or data is None:
+            return super().take_event(event)
+        token = tokens.read(data)
+        capture = self._choices.get(token.choice) if token else None
+        if token is None or capture is None:
+            tokens.learn(data)
+            return super().take_event(event)
+        capture.take_token(token.token_id, token.logprob, self._version)
+        capture.take_text(token.text)
+        return event.with_data(token.shortened)
 
     def _take_whole_choice(self, capture: ChoiceCapture, choice: dict[str, Any]) -> None:
         message = choice.get("message")
         capture.take_message(message if isinstance(message, dict) else None)
 
     def _take_chunk(self, capture: ChoiceCapture, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta")
-        capture.take_delta(delta if isinstance(delta, dict) else {})
+        said = choice.get("delta")
+        delta: dict[str, Any] = said if isinstance(said, dict) else {}
+        text = delta.get("content")
+        if len(delta) == 1 and isinstance(text, str):
+            capture.take_text(text)
+        else:
+            capture.take_delta(delta)

@@ -15,12 +15,15 @@ from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.stream import ServerEvent
 from agentlightning.gateway.upstream import UpstreamCapabilities
 
-__all__ = ["OpenAIDialect", "OpenAIExchange", "error_body"]
+__all__ = ["TOKENS", "OpenAIDialect", "OpenAIExchange", "error_body"]
 
 _DONE = b"[DONE]"
 _SYNONYMS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _IDS_IN_ANSWER = frozenset({"prompt_token_ids", "weight_version"})
 _IDS_IN_CHOICE = frozenset({"prompt_token_ids", "token_ids", "token_versions"})
+_LOGPROBS = frozenset({"logprobs"})
+TOKENS = Cut(drop=_IDS_IN_ANSWER, items={"choices": Cut(drop=_IDS_IN_CHOICE, blank=_LOGPROBS)})
+"""What is taken out of the answer to a client that asked neither for ids nor log-probabilities."""
 
 
 def error_body(message: str, *, error_type: str, code: str) -> bytes:
@@ -154,19 +157,22 @@ class OpenAIExchange(Exchange):
         if error is not None:
             self.failure = _error_message(error)
         captured = self._captured
-        if members.get("id"):
+        if captured.response_id is None and members.get("id"):
             captured.response_id = str(members["id"])
-        if members.get("prompt_token_ids") is not None:
-            captured.prompt_token_ids = read_ints(members, "prompt_token_ids")
-        if isinstance(members.get("usage"), dict):
-            captured.usage = members["usage"]
-        if isinstance(members.get("weight_version"), int):
-            self._version = members["weight_version"]
+        prompt = members.get("prompt_token_ids")
+        if prompt is not None:
+            captured.prompt_token_ids = read_ints(prompt, "prompt_token_ids")
+        usage = members.get("usage")
+        if isinstance(usage, dict):
+            captured.usage = usage
+        version = members.get("weight_version")
+        if isinstance(version, int):
+            self._version = version
         return members
 
     def _choice(self, choice: dict[str, Any]) -> ChoiceCapture:
-        index = choice.get("index")
-        index = index if isinstance(index, int) else 0
+        said = choice.get("index")
+        index = said if isinstance(said, int) else 0
         capture = self._choices.get(index)
         if capture is None:
             capture = self._choices[index] = ChoiceCapture(index)
@@ -223,13 +229,13 @@ def _unasked(request: dict[str, Any], changes: dict[str, Any]) -> Cut | None:
         return None
     in_choice = Cut(
         drop=_IDS_IN_CHOICE if ids else frozenset(),
-        blank=frozenset({"logprobs"}) if logprobs else frozenset(),
+        blank=_LOGPROBS if logprobs else frozenset(),
     )
     return Cut(drop=_IDS_IN_ANSWER if ids else frozenset(), items={"choices": in_choice})
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
-    items = cast("list[Any]", value) if isinstance(value, list) else []
+    items: list[Any] = value if isinstance(value, list) else []
     return [item for item in items if isinstance(item, dict)]
 
 
