@@ -81,15 +81,7 @@ class Gateway:
                 f"A gateway on {host} can be reached by others, who could use your models. "
                 "Give it a secret, or listen on 127.0.0.1."
             )
-        if (
-            budget is not None
-            and budget.cost is not None
-            and not any(map(_has_price, models.values()))
-        ):
-            raise ConfigurationError(
-                "The budget limits the cost, but no model has a price. Give each that costs "
-                "something a ModelRoute.price (in model lists: input_cost_per_token and others)."
-            )
+        _check_prices(budget, models)
         self._models = ModelTable(models, default_model)
         self._host = host
         self._secret = secret
@@ -297,8 +289,13 @@ class Gateway:
                 await upstream.aclose()
 
 
-def _has_price(route: ModelRoute) -> bool:
-    return route.price is not None
+def _check_prices(budget: CallBudget | None, models: Mapping[str, ModelRoute]) -> None:
+    limits_cost = budget is not None and budget.cost is not None
+    if limits_cost and all(route.price is None for route in models.values()):
+        raise ConfigurationError(
+            "The budget limits the cost, but no model has a price. Give each that costs "
+            "something a ModelRoute.price (in model lists: input_cost_per_token and others)."
+        )
 
 
 async def _call(action: Callable[[], None]) -> None:
