@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    path = make_tiny_model(tmp_path_factory.mktemp("tiny"), words=("red", "green", "blue"))
-    return load_model(path)
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"), words=("red", "green", "blue"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path: Path) -> LoadedModel:
+    return load_model(tiny_path)
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ class VLLMLikeServer:
     free: asyncio.Event = field(default_factory=asyncio.Event)
     """While it is not set, completions give one token and wait."""
     completions: list[Body] = field(default_factory=list)
+    headers: list[Body] = field(default_factory=list)
+    """Of the completions, names in lower case."""
     orders: list[tuple[str, Body]] = field(default_factory=list)
     adapters: dict[str, str] = field(default_factory=dict)
     given_up: int = 0
@@ -117,6 +119,7 @@ class VLLMLikeServer:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.completions.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         if self.refusals:
             status, told = self.refusals.pop(0)
             if status == HTTPStatus.OK:
