@@ -38,17 +38,17 @@ class ChatExchange(OpenAIExchange):
         self._tokens = TokenReader() if self._cut == TOKENS else None
 
     def take_event(self, event: ServerEvent) -> bytes:
-        tokens, data = self._tokens, event.data
-        if tokens is None or data is None:
+        if self._tokens is None:
             return super().take_event(event)
-        token = tokens.read(data)
-        capture = self._choices.get(token.choice) if token else None
+        token = self._tokens.read(event.raw)
+        capture = self._choices.get(token[0].choice) if token else None
         if token is None or capture is None:
-            tokens.learn(data)
+            self._tokens.learn(event.raw)
             return super().take_event(event)
-        capture.take_token(token.token_id, token.logprob, self._version)
-        capture.take_text(token.text)
-        return event.with_data(token.shortened)
+        (_, text, logprob, token_id), shortened = token
+        capture.take_token(token_id, logprob, self._version)
+        capture.take_text(text)
+        return shortened
 
     def _take_whole_choice(self, capture: ChoiceCapture, choice: dict[str, Any]) -> None:
         message = choice.get("message")

@@ -14,6 +14,7 @@ from agentlightning.gateway.jsontext import parse_json
 
 __all__ = ["TokenChunk", "TokenReader"]
 
+_DATA: Final = b"data: "
 _CHOICES: Final = b'"choices":['
 _UNCHANGING: Final = frozenset(
     {"id", "object", "created", "model", "service_tier", "system_fingerprint", "choices"}
@@ -24,14 +25,13 @@ _STRING = rb'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrtu])*+"'
 _NATURAL = rb"(?:0|[1-9]\d{0,15})"
 _DECIMAL = rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:e-?\d+)?"
 _BYTES = rb"(?:null|\[[\d,]*+\])"
-_ENTRY = rb'{"token":%b,"logprob":(?P<logprob>%b),"bytes":%b,"top_logprobs":\[\]}'
-_choice_of_token = re.compile(
-    rb'{"index":(?P<index>%b),"delta":{"content":(?P<text>%b)},' % (_NATURAL, _STRING)
-    + rb'"logprobs":(?P<logprobs>{"content":\[%b\]}),' % (_ENTRY % (_STRING, _DECIMAL, _BYTES))
-    + rb'"finish_reason":null(?:,"stop_reason":null)?(?P<ids>,"token_ids":\[(?P<id>%b)\])'
-    % _NATURAL
-    + rb"}\]}"
+_read_choice = re.compile(
+    rb'{"index":(%b),"delta":{"content":(%b)},' % (_NATURAL, _STRING)
+    + rb'"logprobs":{"content":\[{"token":%b,"logprob":(%b),' % (_STRING, _DECIMAL)
+    + rb'"bytes":%b,"top_logprobs":\[\]}\]},"finish_reason":null' % _BYTES
+    + rb'((?:,"stop_reason":null)?),"token_ids":\[(%b)\]}\]}\n\n' % _NATURAL
 ).fullmatch
+_CUT = b'%b{"index":%b,"delta":{"content":%b},"logprobs":null,"finish_reason":null%b}]}\n\n'
 
 
 class TokenChunk(NamedTuple):
@@ -40,10 +40,8 @@ class TokenChunk(NamedTuple):
     choice: int
     """Which of the answer's choices it goes on with."""
     text: str
-    token_id: int
     logprob: float
-    shortened: bytes
-    """The chunk without id and log-probability."""
+    token_id: int
 
 
 class TokenReader:
@@ -55,34 +53,35 @@ class TokenReader:
     def __init__(self) -> None:
         self._head: bytes | None = None
 
-    def learn(self, data: bytes) -> None:
-        """Note how the chunks of this stream begin, from one that was parsed."""
-        if self._head is not None and data.startswith(self._head):
+    def learn(self, event: bytes) -> None:
+        """Note how the chunks of this stream begin, from one that is to be parsed."""
+        if self._head is not None and event.startswith(self._head):
             return
-        before, found, _ = data.partition(_CHOICES)
+        before, found, _ = event.partition(_CHOICES)
         head = before + found
         try:
-            members = parse_json(head + b"]}")
+            members = parse_json(head.removeprefix(_DATA) + b"]}")
         except ValueError:
             members = None
-        plain = isinstance(members, dict) and _UNCHANGING.issuperset(members)
-        self._head = head if plain else None
+        is_plain = isinstance(members, dict) and _UNCHANGING.issuperset(members)
+        is_one_line = head.startswith(_DATA) and len(head.splitlines()) == 1
+        self._head = head if is_plain and is_one_line else None
 
-    def read(self, data: bytes) -> TokenChunk | None:
-        """Return what a chunk says, None for one that has to be parsed."""
+    def read(self, event: bytes) -> tuple[TokenChunk, bytes] | None:
+        """Return what an event says, and the event without id and log-probability.
+
+        None for one that has to be parsed.
+        """
         head = self._head
-        if head is None or not data.startswith(head):
+        if head is None or not event.startswith(head):
             return None
-        found = _choice_of_token(data, len(head))
+        found = _read_choice(event, len(head))
         if found is None:
             return None
-        said = found.group("index", "text", "id", "logprob")
+        index, text, logprob, stop, token_id = found.groups()
         try:
             # Perf: one call for all of them takes a third of one call for each.
-            choice, text, token_id, logprob = parse_json(b"[" + b",".join(said) + b"]")
+            values = parse_json(b"[%b,%b,%b,%b]" % (index, text, logprob, token_id))
         except ValueError:
             return None
-        start, end = found.span("logprobs")
-        ids_start, ids_end = found.span("ids")
-        shortened = data[:start] + b"null" + data[end:ids_start] + data[ids_end:]
-        return TokenChunk(choice, text, token_id, logprob, shortened)
+        return TokenChunk._make(values), _CUT % (head, index, text, stop)

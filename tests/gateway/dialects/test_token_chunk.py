@@ -103,19 +103,24 @@ def test_the_pattern_reads_what_the_parser_reads(
     assert matching.is_complete == parsing.is_complete
 
 
+def event_of(choice: Body) -> bytes:
+    data = json.dumps({**HEAD, "choices": [choice]}, separators=(",", ":"))
+    return b"data: " + data.encode() + b"\n\n"
+
+
 @pytest.mark.parametrize("more", [{}, {"stop_reason": None}])
 @pytest.mark.parametrize("text", ["word ", "", '"}]}\\', "é🎈\n"])
-def test_a_servers_chunks_are_matched(text: str, more: dict[str, Any]) -> None:
+def test_a_servers_chunks_are_matched(text: str, more: Body) -> None:
     """The chunks of an answer need no parser, and lose no other byte."""
-    choice = build_choice(0, said(text), text, -0.25, [7], more)
-    data = json.dumps({**HEAD, "choices": [choice]}, separators=(",", ":")).encode()
+    event = event_of(build_choice(0, said(text), text, -0.25, [7], more))
     reader = TokenReader()
-    assert reader.read(data) is None
-    reader.learn(data)
-    token = reader.read(data)
-    assert token is not None
-    assert token[:4] == (0, text, 7, -0.25)
-    assert token.shortened == cut_members(data, CUT)
+    assert reader.read(event) is None
+    reader.learn(event)
+    data = event.removeprefix(b"data: ").removesuffix(b"\n\n")
+    assert reader.read(event) == (
+        (0, text, -0.25, 7),
+        b"data: " + cut_members(data, CUT) + b"\n\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,34 +133,38 @@ def test_a_servers_chunks_are_matched(text: str, more: dict[str, Any]) -> None:
         (b"[7]", b"[07]"),
         (b"-0.25", b"-00.25"),
         (b"-0.25", b"-.25"),
-        (b"]}", b"]} "),
+        (b"]}\n", b"]} \n"),
+        (b"]}\n\n", b"]}\n\n: more\n\n"),
     ],
 )
 def test_what_is_not_json_is_not_matched(right: bytes, wrong: bytes) -> None:
     """What a parser would refuse is refused; half characters are read as U+FFFD."""
-    choice = build_choice(0, said("a"), "t", -0.25, [7], {})
-    data = json.dumps({**HEAD, "choices": [choice]}, separators=(",", ":")).encode()
+    event = event_of(build_choice(0, said("a"), "t", -0.25, [7], {}))
     reader = TokenReader()
-    reader.learn(data)
-    token = reader.read(data.replace(right, wrong))
-    assert token is None or token.text == "\ufffd"
-    assert (token is None) == (b"ud83c" not in wrong)
+    reader.learn(event)
+    token = reader.read(event.replace(right, wrong))
+    if b"ud83c" in wrong:
+        assert token is not None and token[0].text == "\ufffd"
+    else:
+        assert token is None
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        b'{"id":"c","error":{"message":"x"},"choices":[',
-        b'{"id":"c","prompt_token_ids":[1],"choices":[',
-        b'{"id":"c","x":{"choices":[',
-        b'{"id":"c"',
+        b'data: {"id":"c","error":{"message":"x"},"choices":[',
+        b'data: {"id":"c","prompt_token_ids":[1],"choices":[',
+        b'data: {"id":"c","x":{"choices":[',
+        b'data: {"id":\n"c","choices":[',
+        b'event: x\ndata: {"id":"c","choices":[',
+        b'data: {"id":"c"',
         b"",
     ],
 )
 def test_heads_that_say_something_are_parsed(head: bytes) -> None:
     """A chunk is matched only where nothing before its choices has to be read."""
     choice = build_choice(0, said("a"), "t", -0.25, [7], {})
-    data = head + json.dumps(choice, separators=(",", ":")).encode() + b"]}"
+    event = head + json.dumps(choice, separators=(",", ":")).encode() + b"]}\n\n"
     reader = TokenReader()
-    reader.learn(data)
-    assert reader.read(data) is None
+    reader.learn(event)
+    assert reader.read(event) is None
