@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     )
     from agentlightning.algorithm import (
         GRPO,
+        RLOO,
         Algorithm,
         Baseline,
         FastAlgorithm,
         FitResult,
         GRPOConfig,
+        ReinforcePlusPlus,
+        ReinforcePlusPlusConfig,
+        RLOOConfig,
         algo,
     )
     from agentlightning.client import (
@@ -181,6 +185,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRPO",
     "LLM",
+    "RLOO",
     "Adapter",
     "AgentLightningClient",
     "AgentLightningServer",
@@ -231,6 +236,9 @@ __all__ = [
     "ParallelWorkerBase",
     "PromptTemplate",
     "ProxyLLM",
+    "RLOOConfig",
+    "ReinforcePlusPlus",
+    "ReinforcePlusPlusConfig",
     "Resource",
     "ResourceUnion",
     "ResourcesUpdate",
@@ -316,6 +324,10 @@ _EXPORTS = {
     "FitResult": "agentlightning.algorithm",
     "GRPO": "agentlightning.algorithm",
     "GRPOConfig": "agentlightning.algorithm",
+    "RLOO": "agentlightning.algorithm",
+    "RLOOConfig": "agentlightning.algorithm",
+    "ReinforcePlusPlus": "agentlightning.algorithm",
+    "ReinforcePlusPlusConfig": "agentlightning.algorithm",
     "algo": "agentlightning.algorithm",
     "AgentLightningClient": "agentlightning.client",
     "DevTaskLoader": "agentlightning.client",

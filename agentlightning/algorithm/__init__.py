@@ -9,16 +9,25 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.decorator import FunctionalAlgorithm, algo
     from agentlightning.algorithm.fast import Baseline, FastAlgorithm
     from agentlightning.algorithm.grpo import GRPO, GRPOConfig
+    from agentlightning.algorithm.reinforce_plus_plus import (
+        ReinforcePlusPlus,
+        ReinforcePlusPlusConfig,
+    )
     from agentlightning.algorithm.result import FitResult
+    from agentlightning.algorithm.rloo import RLOO, RLOOConfig
 
 __all__ = [
     "GRPO",
+    "RLOO",
     "Algorithm",
     "Baseline",
     "FastAlgorithm",
     "FitResult",
     "FunctionalAlgorithm",
     "GRPOConfig",
+    "RLOOConfig",
+    "ReinforcePlusPlus",
+    "ReinforcePlusPlusConfig",
     "algo",
 ]
 
@@ -32,6 +41,10 @@ __getattr__, __dir__ = lazy_exports(
         "FastAlgorithm": "agentlightning.algorithm.fast",
         "GRPO": "agentlightning.algorithm.grpo",
         "GRPOConfig": "agentlightning.algorithm.grpo",
+        "RLOO": "agentlightning.algorithm.rloo",
+        "RLOOConfig": "agentlightning.algorithm.rloo",
+        "ReinforcePlusPlus": "agentlightning.algorithm.reinforce_plus_plus",
+        "ReinforcePlusPlusConfig": "agentlightning.algorithm.reinforce_plus_plus",
         "FitResult": "agentlightning.algorithm.result",
     },
 )

@@ -25,6 +25,8 @@ ExecutionStrategyRegistry: Mapping[str, str] = {
 AlgorithmRegistry: Mapping[str, str] = {
     "Baseline": "agentlightning.algorithm.fast.Baseline",
     "GRPO": "agentlightning.algorithm.grpo.GRPO",
+    "RLOO": "agentlightning.algorithm.rloo.RLOO",
+    "ReinforcePlusPlus": "agentlightning.algorithm.reinforce_plus_plus.ReinforcePlusPlus",
 }
 
 TracerRegistry: Mapping[str, str] = {

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 
@@ -24,6 +24,9 @@ from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, Torc
 from agentlightning.types import NamedResources, ProxyLLM
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.inference.base import InferenceBackend
     from agentlightning.learning.losses import LossSpec
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Policy"]
 
 T = TypeVar("T")
+
+Stream: TypeAlias = "NDArray[np.float32]"
 
 
 class Policy:
@@ -222,6 +227,30 @@ class Policy:
         finally:
             await inference.resume()
         return metrics
+
+    async def logprobs(self, batch: RowBatch, *, reference: bool = False) -> list[Stream]:
+        """Score the trained tokens of every row, without learning.
+
+        Args:
+            batch: The rows.
+            reference: Score under the model as it was before training, not as it is now.
+
+        Returns:
+            A stream per row, NaN where nothing is trained.
+
+        Raises:
+            ConfigurationError: Every weight is trained, so that no reference is left.
+        """
+        inference, backend = self.inference, _ready(self._backend)
+        score = backend.reference_logprobs if reference else backend.logprobs
+        if not inference.shares_weights:
+            return await asyncio.to_thread(score, batch)
+        # Scoring chooses adapters on the very module that is sampled.
+        await inference.pause(mode="wait")
+        try:
+            return await asyncio.to_thread(score, batch)
+        finally:
+            await inference.resume()
 
     def save(self, path: Path) -> None:
         """Write weights, optimiser and random state into the directory `path`; blocks."""

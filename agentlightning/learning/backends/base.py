@@ -51,15 +51,40 @@ class TrainBackend(Protocol):
         """
         ...
 
-    def step(self, batch: RowBatch, loss: LossSpec, adapter: str = "default") -> dict[str, float]:
+    def reference_logprobs(self, batch: RowBatch) -> list[NDArray[np.float32]]:
+        """Score the trained tokens of every row under the model as it was before training.
+
+        Returns:
+            As `logprobs` does.
+
+        Raises:
+            ConfigurationError: There is no such model any more: every weight is trained.
+        """
+        ...
+
+    def step(
+        self,
+        batch: RowBatch,
+        loss: LossSpec,
+        adapter: str = "default",
+        *,
+        version: int | None = None,
+    ) -> dict[str, float]:
         """Learn from a batch and return metrics, named `training/…`.
 
         Nothing but the named adapter changes.
+
+        Args:
+            batch: What to learn from.
+            loss: What to minimise.
+            adapter: What to train.
+            version: Version of the weights before the step; with it the metrics tell staleness.
 
         Raises:
             ConfigurationError: There is no such adapter.
             EmptyBatchError: Nothing in the batch can be learned from.
             NonFiniteLossError: The loss or gradient is NaN or infinite; nothing was updated by it.
+            ExplodingGradientError: The gradient is far too large; nothing was updated by it.
         """
         ...
 

@@ -22,11 +22,17 @@ from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.learning.backends.base import BackendCapabilities
 from agentlightning.learning.export import export_adapter, export_merged
 from agentlightning.learning.forward import Layout, check_head, choose_layout
-from agentlightning.learning.lora import ADAPTER, LoraConfig, inject_lora, using_adapter
+from agentlightning.learning.lora import (
+    ADAPTER,
+    LoraConfig,
+    adapters_disabled,
+    inject_lora,
+    using_adapter,
+)
 from agentlightning.learning.losses import LossSpec, loss_names
 from agentlightning.learning.optimizer import AdamWConfig, Optimizer
 from agentlightning.learning.rows import RowBatch
-from agentlightning.learning.step import StepConfig, score_rows, train_step
+from agentlightning.learning.step import StepConfig, score_rows, staleness, train_step
 
 __all__ = ["LoraConfig", "TorchConfig", "TorchTrainBackend"]
 
@@ -60,6 +66,11 @@ class TorchConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     grad_clip: float | None = 1.0
+    grad_norm_limit: float | None = None
+    grad_norm_spike: float | None = 1000.0
+    """Gradients larger than this, or than so many times their running median, stop the training;
+    see `AdamWConfig`."""
+
     warmup_steps: int = 0
     max_slots: int = 2048
     """Slots (distinct tokens) of one forward pass. 2048 of a 135M model in bf16 take about 2 GB."""
@@ -67,8 +78,8 @@ class TorchConfig:
     layout: Literal["auto"] | Layout = "auto"
     """How rows are laid out; `auto` shares prefixes where the model's attention allows it."""
 
-    entropy: bool = False
-    """Report the policy's entropy."""
+    entropy: bool = True
+    """Report the policy's entropy, at about a hundredth of a step's cost."""
 
     def optimizer(self) -> AdamWConfig:
         """Return the optimiser's part."""
@@ -78,6 +89,8 @@ class TorchConfig:
             betas=self.betas,
             weight_decay=self.weight_decay,
             grad_clip=self.grad_clip,
+            grad_norm_limit=self.grad_norm_limit,
+            grad_norm_spike=self.grad_norm_spike,
             warmup_steps=self.warmup_steps,
         )
 
@@ -154,10 +167,26 @@ class TorchTrainBackend:
         with using_adapter(self.model, adapter):
             return score_rows(self.model, batch, self._step)
 
-    def step(self, batch: RowBatch, loss: LossSpec, adapter: str = ADAPTER) -> dict[str, float]:
+    def reference_logprobs(self, batch: RowBatch) -> list[NDArray[np.float32]]:
+        if self.config.lora is None:
+            raise ConfigurationError(
+                "there is no reference model: train adapters (lora_rank), whose base is one"
+            )
+        with adapters_disabled(self.model):
+            return score_rows(self.model, batch, self._step)
+
+    def step(
+        self,
+        batch: RowBatch,
+        loss: LossSpec,
+        adapter: str = ADAPTER,
+        *,
+        version: int | None = None,
+    ) -> dict[str, float]:
         self._check_adapter(adapter)
         with using_adapter(self.model, adapter):
-            return train_step(self.model, self.optimizers[adapter], batch, loss, self._step)
+            metrics = train_step(self.model, self.optimizers[adapter], batch, loss, self._step)
+        return metrics if version is None else metrics | staleness(batch, version)
 
     def save(self, path: Path) -> None:
         tensors = {name: t.detach().contiguous() for name, t in self._parameters().items()}

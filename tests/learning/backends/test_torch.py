@@ -205,3 +205,18 @@ def test_adapters_that_are_not_there_are_named():
         backend(TWO).step(batch_of(random_rows()), LossSpec(), adapter="poet")
     with pytest.raises(ConfigurationError, match="LoRA"):
         backend(TorchConfig(adapters=("router", "writer")))
+
+
+def test_the_reference_is_the_model_before_training():
+    """With adapters it stays what it was, whatever was learnt; a whole model has none."""
+    backend = TorchTrainBackend(tiny_llama(), config=TorchConfig(lora=LoraConfig(r=4), lr=1e-2))
+    batch = batch_of(random_rows())
+    before = backend.logprobs(batch)
+    for _ in range(2):
+        backend.step(batch, LossSpec())
+    reference, now = backend.reference_logprobs(batch), backend.logprobs(batch)
+    for one, same, other in zip(before, reference, now, strict=True):
+        np.testing.assert_allclose(one, same, atol=1e-5)
+        assert np.nanmax(np.abs(other - one)) > 1e-3
+    with pytest.raises(ConfigurationError, match="lora_rank"):
+        TorchTrainBackend(tiny_llama()).reference_logprobs(batch)
