@@ -84,7 +84,7 @@ class PolicyLoop:
         interrupted = True
         try:
             await self._start(total)
-            if val_dataset is not None and self._state.step == 0:
+            if val_dataset is not None and self._config.eval_first and self._state.step == 0:
                 await self._evaluate(val_dataset)
             while self._state.step < total:
                 await self._train_step(train_dataset)

@@ -25,7 +25,7 @@ class RunConfig:
     """Model, sampling, optimiser, evaluation and checkpoints."""
 
     MAY_DIFFER_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "epochs", "run_dir", "eval_every", "keep", "inference", "weights_dir"}
+        {"steps", "epochs", "run_dir", "eval_every", "eval_first", "keep", "inference", "weights_dir"}
     )
 
     model: str
@@ -84,7 +84,9 @@ class RunConfig:
     """Most distinct tokens in one forward pass; bounds memory."""
 
     eval_every: int = 0
-    """Evaluate each so many steps; 0 evaluates before the first and after the last step only."""
+    """Evaluate after each so many steps; 0 evaluates after the last step only."""
+    eval_first: bool = True
+    """Evaluate before the first step too, so that there is something to compare with."""
     eval_temperature: float = 0.0
     checkpoint_every: int = 1
     keep: int = 2

@@ -126,6 +126,12 @@ async def test_evaluations_come_as_often_as_asked(fits):
     assert [each.step for each in result.evaluations] == [0, 1, 2]
 
 
+async def test_the_first_evaluation_can_be_left_out(fits):
+    """With `eval_first=False` a run begins to learn at once, and is measured at its end."""
+    result = await fits.fit(held_out=HELD_OUT, steps=1, eval_first=False)
+    assert [each.step for each in result.evaluations] == [1]
+
+
 async def test_an_evaluation_names_only_a_checkpoint_that_was_kept(fits):
     """Weights that were measured and not saved have no directory to name."""
     result = await fits.fit(held_out=HELD_OUT, steps=2, eval_every=1, checkpoint_every=2, keep=1)
