@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentlightning.adapter.diagnosis import diagnose_calls
@@ -91,16 +91,33 @@ def _empty_table(empty: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {count:>4} x {words[name]}" for name, count in counts.most_common())
 
 
-def signal_warning(outcomes: Sequence[RolloutOutcome], *, step: int) -> str | None:
-    """Return a warning when too few groups of the batch hold both good and bad rollouts."""
-    share = mixed_share(outcomes)
-    if share >= _WANTED_MIXED_SHARE:
-        return None
+def signal_warning(
+    outcomes: Sequence[RolloutOutcome],
+    *,
+    step: int,
+    metrics: Mapping[str, float] | None = None,
+) -> str | None:
+    """Return a warning when too little of the batch, or nothing at all, teaches anything.
+
+    Args:
+        outcomes: All rollouts of the step.
+        step: Its number, from 1.
+        metrics: Those of the step, where the learner says what it trained; without them groups
+            of equal rewards are taken to teach nothing.
+    """
+    told = metrics or {}
     rewards = [r for members in group_rewards(outcomes).values() for r in members]
     if not rewards:
         return None
     mean = sum(rewards) / len(rewards)
+    if told.get("training/n_trained_tokens", 1.0) == 0:
+        return _nothing_learnt(step, mean, max(rewards) - min(rewards), told)
     groups = len(group_rewards(outcomes))
+    share = mixed_share(outcomes)
+    if "training/n_zero_adv_groups" in told:
+        share = 1 - told["training/n_zero_adv_groups"] / max(1.0, told["training/n_groups"])
+    if share >= _WANTED_MIXED_SHARE:
+        return None
     mixed = round(share * groups)
     spread = max(rewards) - min(rewards)
     if spread > _TOLERANCE and mean > (max(rewards) + min(rewards)) / 2:
@@ -113,4 +130,22 @@ def signal_warning(outcomes: Sequence[RolloutOutcome], *, step: int) -> str | No
         "A group whose rollouts all get the same reward teaches nothing. Make the task easier, "
         "put examples into the prompt, give partial rewards, or enlarge group_size until at "
         "least a third of the groups are mixed."
+    )
+
+
+def _nothing_learnt(step: int, mean: float, spread: float, told: Mapping[str, float]) -> str:
+    tokens = int(told.get("training/n_wasted_tokens", told.get("training/n_sampled_tokens", 0)))
+    groups = int(told.get("training/n_groups", 0))
+    if told.get("training/n_zero_adv_groups", groups) < groups:
+        why = "What groups with different rewards sampled is masked or belongs to untrained roles."
+    elif spread > _TOLERANCE:
+        why = "Rewards differ between groups but not within any. Enlarge group_size."
+    else:
+        why = (
+            f"Every rollout got {mean:.2f}. If that is the best there is, the tasks are solved; "
+            "if not, make them easier, give partial rewards, or enlarge group_size."
+        )
+    return (
+        f"Step {step}: nothing was learnt, none of {groups} groups carries a signal, and {tokens} "
+        f"sampled tokens were wasted. {why}"
     )

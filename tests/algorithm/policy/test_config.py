@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from typing import get_args
 
 import pytest
 
 from agentlightning.algorithm.grpo import GRPOConfig
+from agentlightning.algorithm.policy.config import CreditName
 from agentlightning.errors import ConfigurationError
+from agentlightning.learning.credit import CreditKind
 
 
 @pytest.mark.parametrize(
@@ -93,3 +96,36 @@ def test_a_configuration_is_frozen():
     """Nobody changes a run's settings under way."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         GRPOConfig(model="m").seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("credit", {"credit": "nonsense"}),
+        ("turn_discount", {"turn_discount": 0.0}),
+        ("state_weight", {"state_weight": -1.0}),
+        ("reward_by_role", {"reward_by_role": {"a": "b"}}),
+        ("reward_combination", {"reward_combination": "normalise_then_sum"}),
+        (
+            "reward_combination",
+            {
+                "reward_combination": "normalise_then_sum",
+                "reward_weights": {"a": 1.0},
+                "credit": "turn",
+            },
+        ),
+        ("zero_signal", {"zero_signal": "nonsense"}),
+        ("overlong", {"overlong": "nonsense"}),
+        ("overlong_buffer", {"overlong_buffer": 0.0}),
+        ("gate_positive", {"gate_positive": 0.0}),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(name, settings):
+    """The error names the field."""
+    with pytest.raises(ConfigurationError, match=f"{name}="):
+        GRPOConfig(model="m", **settings)
+
+
+def test_the_names_of_credit_are_those_of_the_learning_room():
+    """The configuration, which loads no numpy, lists what `learning.credit` knows."""
+    assert get_args(CreditName) == get_args(CreditKind)

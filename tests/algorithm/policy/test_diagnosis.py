@@ -99,3 +99,36 @@ def test_a_healthy_batch_is_no_warning():
     """A third of mixed groups is enough."""
     batch = [outcome(r, group=g) for g, r in [("a", 1.0), ("a", 0.0), ("b", 0.0), ("b", 0.0)]]
     assert signal_warning(batch, step=1) is None
+
+
+def told(**changes):
+    metrics = {"n_trained_tokens": 0, "n_wasted_tokens": 96, "n_groups": 3, "n_zero_adv_groups": 3}
+    return {f"training/{name}": float(value) for name, value in {**metrics, **changes}.items()}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "changes", "advice"),
+    [
+        ([1.0, 1.0], {}, "Every rollout got 1.00"),
+        ([1.0, 0.0], {}, "not within any"),
+        ([1.0, 0.0], {"n_zero_adv_groups": 1}, "masked or belongs to untrained roles"),
+    ],
+)
+def test_a_step_without_signal_says_what_was_wasted(rewards, changes, advice):
+    """Also at the end of learning: nothing was trained, so many tokens for nothing, and why."""
+    batch = [outcome(r, group=g) for g, r in zip("ab", rewards, strict=True) for _ in range(2)]
+    warning = signal_warning(batch, step=9, metrics=told(**changes))
+    assert warning is not None
+    assert warning.startswith("Step 9: nothing was learnt, none of 3 groups carries a signal")
+    assert "96 sampled tokens were wasted" in warning
+    assert advice in warning
+
+
+def test_what_the_learner_trained_counts_more_than_equal_rewards():
+    """Rewards of single calls may teach where rollouts are equal."""
+    batch = [outcome(0.0, group=g) for g in "aabbcc"]
+    taught = told(n_trained_tokens=50, n_zero_adv_groups=0)
+    assert signal_warning(batch, step=1) is not None
+    assert signal_warning(batch, step=1, metrics=taught) is None
+    little = told(n_trained_tokens=50, n_zero_adv_groups=3)
+    assert "0 of 3 groups" in signal_warning(batch, step=1, metrics=little)
