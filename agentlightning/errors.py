@@ -28,6 +28,7 @@ AgentLightningError
 ├── TrainingError (RuntimeError)
 │   ├── EmptyBatchError
 │   ├── NonFiniteLossError
+│   ├── ExplodingGradientError
 │   └── CheckpointError
 ├── ExecutionError (RuntimeError)
 └── TracerError (RuntimeError)
@@ -256,6 +257,12 @@ class NonFiniteLossError(TrainingError):
     """The loss or a gradient is NaN or infinite."""
 
     code = "non_finite_loss"
+
+
+class ExplodingGradientError(TrainingError):
+    """A gradient is finite, but far larger than it ever was or may be."""
+
+    code = "exploding_gradient"
 
 
 class CheckpointError(TrainingError):

@@ -66,7 +66,8 @@ def score_tokens(
             return logits / temperature
 
         scored = [
-            checkpoint(_score, logits_of, h, t, entropy, use_reentrant=False) for h, t in pieces
+            checkpoint(_score, logits_of, h, t, entropy, entropy_gradient, use_reentrant=False)
+            for h, t in pieces
         ]
     logps, entropies = zip(*scored, strict=True) if scored else ((), ())  # pyright: ignore[reportGeneralTypeIssues]  # checkpoint and apply are untyped
     empty = hidden_MD.new_zeros(0, dtype=torch.float32)
@@ -82,11 +83,18 @@ def _rows(head: nn.Module) -> int:
 
 
 def _score(
-    logits_of: Callable[[Tensor], Tensor], hidden_MD: Tensor, target_M: Tensor, entropy: bool
+    logits_of: Callable[[Tensor], Tensor],
+    hidden_MD: Tensor,
+    target_M: Tensor,
+    entropy: bool,
+    entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     logp_MV = logits_of(hidden_MD).log_softmax(-1)
     logp_M = logp_MV.gather(1, target_M[:, None]).squeeze(1)
-    entropy_M = -(logp_MV.exp() * logp_MV).sum(-1) if entropy else logp_M.new_zeros(len(logp_M))
+    entropy_M = logp_M.new_zeros(len(logp_M))
+    if entropy:
+        known_MV = logp_MV if entropy_gradient else logp_MV.detach()
+        entropy_M = -torch.linalg.vecdot(known_MV.exp(), known_MV)
     return logp_M, entropy_M
 
 

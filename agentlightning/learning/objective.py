@@ -4,9 +4,12 @@ Joins the packed forward pass with the losses. Tensors are indexed `_K`, one ent
 token of the pack's rows.
 """
 
+import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agentlightning.errors import NonFiniteLossError
@@ -21,28 +24,40 @@ __all__ = ["StepStatistics", "objective"]
 
 @dataclass(slots=True)
 class StepStatistics:
-    """Sums over the trained tokens of a step; `metrics` makes averages of them."""
+    """What a step's trained tokens were like; `metrics` makes averages and quantiles of it."""
 
     n: int = 0
     loss: float = 0.0
     sums: dict[str, float] = field(default_factory=dict[str, float])
     peaks: dict[str, float] = field(default_factory=dict[str, float])
+    ratios: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
+    extreme: tuple[float, str] = (1.0, "")
+    """The ratio that is farthest from 1, and the rollout it occurred in."""
 
     def add(self, name: str, values_K: Tensor) -> None:
         """Add values to be averaged over tokens."""
-        self.sums[name] = self.sums.get(name, 0.0) + float(values_K.double().sum())
+        # Why on the CPU: some devices have no fp64, and sums over many tokens want it.
+        self.sums[name] = self.sums.get(name, 0.0) + float(values_K.cpu().double().sum())
 
     def peak(self, name: str, values_K: Tensor) -> None:
         """Keep the largest of all values."""
         self.peaks[name] = max(self.peaks.get(name, float("-inf")), float(values_K.max()))
 
     def metrics(self) -> dict[str, float]:
-        """Return token averages, peaks and the effective sample size, by metric name."""
+        """Return averages and peaks over tokens, and the spread of the ratios, by metric name.
+
+        `chi2` is `E[r^2] - 1` under the sampling policy, `ess` the effective sample size as a
+        share of the tokens.
+        """
         n = max(self.n, 1)
-        sums = dict(self.sums)
-        squares, total = sums.pop("ratio_squared", 0.0), sums.get("ratio_mean", 0.0)
-        named = {name: value / n for name, value in sums.items()} | self.peaks
-        named["ess"] = total**2 / (n * squares) if squares else 0.0
+        named = {name: value / n for name, value in self.sums.items()} | self.peaks
+        ratio_N = np.concatenate(self.ratios).astype(np.float64) if self.ratios else np.ones(1)
+        named.setdefault("masked_fraction", 0.0)
+        squares = float((ratio_N**2).mean())
+        named["ratio_mean"], named["ratio_max"] = float(ratio_N.mean()), float(ratio_N.max())
+        named["ratio_p95"], named["ratio_p99"] = map(float, np.quantile(ratio_N, (0.95, 0.99)))
+        named["chi2"] = squares - 1.0
+        named["ess"] = named["ratio_mean"] ** 2 / squares if squares else 0.0
         return {f"training/{name}": value for name, value in named.items()}
 
 
@@ -75,7 +90,7 @@ def objective(
     tokens = TokenBatch(logp_K, old_K, stream("adv"), row_K, len(pack.rows))
     value_K, clipped_K = policy_loss(tokens, spec)
     if spec.anchor == "trainer":
-        value_K = value_K * correction_factor(
+        factor_K = correction_factor(
             spec.correction,
             old_K,
             rollout_K,
@@ -83,6 +98,8 @@ def objective(
             low=spec.correction_low,
             high=spec.correction_high,
         )
+        value_K = value_K * factor_K
+        statistics.add("masked_fraction", factor_K == 0)
     if spec.kl_coef:
         ref_K = stream("logp_ref")
         penalty_K = kl_penalty(spec.kl_kind, logp_K, ref_K, old_K, unbiased=spec.kl_unbiased)
@@ -94,25 +111,29 @@ def objective(
     if not torch.isfinite(total):
         raise NonFiniteLossError(_diagnosis(pack, logp_K, value_K))
     statistics.loss += float(total.detach())
-    _observe(statistics, logp_K.detach(), rollout_K, clipped_K)
+    _observe(statistics, pack, logp_K.detach().cpu(), rollout_K.cpu())
+    statistics.add("clip_fraction", clipped_K)
     if scores.entropy is not None:
         statistics.add("entropy", scores.entropy.detach()[pair_K])
     return total
 
 
-def _observe(statistics: StepStatistics, logp_K: Tensor, rollout_K: Tensor, clip_K: Tensor) -> None:
+def _observe(
+    statistics: StepStatistics, pack: PackedBatch, logp_K: Tensor, rollout_K: Tensor
+) -> None:
     """Compare the policy with the one that sampled."""
     difference_K = logp_K - rollout_K
     ratio_K = difference_K.clamp(-20.0, 20.0).exp()
     statistics.n += len(logp_K)
-    statistics.add("ratio_mean", ratio_K)
-    statistics.add("ratio_squared", ratio_K**2)
-    statistics.peak("ratio_max", ratio_K)
-    statistics.add("clip_fraction", clip_K)
+    statistics.ratios.append(ratio_K.numpy())
     # KL(mu || pi) from samples of mu: E[r - 1 - log r].
     statistics.add("kl", kl_estimate("k3", rollout_K, logp_K))
     statistics.add("logp_difference", difference_K.abs())
     statistics.peak("logp_difference_max", difference_K.abs())
+    worst = int(difference_K.abs().argmax())
+    ratio, before = float(ratio_K[worst]), statistics.extreme[0]
+    if abs(math.log(ratio)) >= abs(math.log(before)):
+        statistics.extreme = (ratio, pack.rows[int(pack.token_row[worst])].rollout_id)
 
 
 def _diagnosis(pack: PackedBatch, logp_K: Tensor, value_K: Tensor) -> str:

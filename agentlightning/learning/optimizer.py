@@ -1,19 +1,26 @@
 """AdamW over the trained parameters, with fp32 master copies where the model is in half precision.
 
 An update at a learning rate of 1e-6 is far below what bf16 can resolve, so half-precision
-parameters are rounded from an fp32 copy after each step and never accumulate in place.
+parameters are rounded from an fp32 copy after each step and never accumulate in place. A gradient
+that is not finite, or out of all proportion to those before, is refused and never applied.
 """
 
+import math
+import statistics
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agentlightning.errors import ConfigurationError, NonFiniteLossError
+from agentlightning.errors import ConfigurationError, ExplodingGradientError, NonFiniteLossError
 from agentlightning.learning.lora import adapter_parameters
 
 __all__ = ["AdamWConfig", "Optimizer"]
+
+MEDIAN_OVER, MEDIAN_FROM = 32, 8
+"""Updates whose norms the median is taken of, and how many it takes to have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +33,13 @@ class AdamWConfig:
     weight_decay: float = 0.0
     grad_clip: float | None = 1.0
     """Largest norm of the whole gradient; None leaves it as it is."""
+
+    grad_norm_limit: float | None = None
+    """Norm of the whole gradient, before clipping, beyond which nothing is updated."""
+
+    grad_norm_spike: float | None = 1000.0
+    """The same as a multiple of the running median, once that is known. A norm that `grad_clip`
+    cuts by less than ten times never counts as a spike."""
 
     warmup_steps: int = 0
     """Updates over which the learning rate rises linearly to `lr`; constant afterwards."""
@@ -58,6 +72,7 @@ class Optimizer:
             weight_decay=config.weight_decay,
         )
         self.updates = 0
+        self._norms: deque[float] = deque(maxlen=MEDIAN_OVER)
 
     @property
     def lr(self) -> float:
@@ -78,26 +93,62 @@ class Optimizer:
 
         Raises:
             NonFiniteLossError: The gradient is NaN or infinite; parameters are left as they were.
+            ExplodingGradientError: It is larger than allowed; parameters are left as they were.
         """
         gradients = [p.grad.float() for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        try:
+            self._check(norm)
+            clip = self.config.grad_clip
+            self._apply(1.0 if clip is None else min(1.0, clip / (norm + 1e-6)))
+        finally:
+            self.zero_grad()
+        self.updates += 1
+        self._norms.append(norm)
+        return norm
+
+    def _check(self, norm: float) -> None:
+        """Refuse a gradient that would do harm."""
+        if not math.isfinite(norm):
             bad = [
                 name
                 for name, p in zip(self.names, self._parameters, strict=True)
                 if p.grad is not None and not torch.isfinite(p.grad).all()
             ]
-            self.zero_grad()
             raise NonFiniteLossError(
                 f"the gradient of {len(bad)} parameters is not finite, first {bad[:3]}; nothing "
-                "was updated. Lower the learning rate or look for extreme advantages"
+                f"was updated (update {self.updates + 1}, learning rate {self.lr:.3g}). Lower the "
+                "learning rate or look for extreme advantages"
             )
-        clip = self.config.grad_clip
-        scale = 1.0 if clip is None else min(1.0, clip / (float(norm) + 1e-6))
-        self._apply(scale)
-        self.zero_grad()
-        self.updates += 1
-        return float(norm)
+        limit, why = self._norm_limit()
+        if norm > limit:
+            raise ExplodingGradientError(
+                f"the gradient's norm is {norm:.3g}, more than {why}; nothing was updated (update "
+                f"{self.updates + 1}, learning rate {self.lr:.3g}). Largest parts: "
+                f"{self._largest()}. Lower the learning rate, or go on from the last checkpoint"
+            )
+
+    def _norm_limit(self) -> tuple[float, str]:
+        """Return the largest norm that is allowed, and in words where it comes from."""
+        fixed, spike = self.config.grad_norm_limit, self.config.grad_norm_spike
+        limits = [] if fixed is None else [(fixed, f"grad_norm_limit={fixed:g}")]
+        known = [norm for norm in self._norms if norm > 0]
+        if spike is not None and len(known) >= MEDIAN_FROM:
+            median = statistics.median(known)
+            floor = 10 * (self.config.grad_clip or 0.0)
+            limits.append(
+                (max(spike * median, floor), f"{spike:g} times the median of {median:.3g}")
+            )
+        return min(limits, default=(math.inf, ""))
+
+    def _largest(self) -> str:
+        """Name the parameters with the largest gradients."""
+        norms = [
+            (float(p.grad.float().norm()), name)
+            for name, p in zip(self.names, self._parameters, strict=True)
+            if p.grad is not None
+        ]
+        return ", ".join(f"{name} {norm:.3g}" for norm, name in sorted(norms, reverse=True)[:3])
 
     def _apply(self, scale: float) -> None:
         for parameter, master in zip(self._parameters, self._masters, strict=True):
@@ -114,12 +165,17 @@ class Optimizer:
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` needs to go on exactly, as tensors and plain values."""
-        return {"adamw": self._adamw.state_dict(), "updates": self.updates}
+        return {
+            "adamw": self._adamw.state_dict(),
+            "updates": self.updates,
+            "norms": list(self._norms),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self._adamw.load_state_dict(state["adamw"])
         self.updates = int(state["updates"])
+        self._norms = deque(state["norms"], maxlen=MEDIAN_OVER)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the trained parameters by name, in fp32 where a master copy exists."""

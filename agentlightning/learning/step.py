@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agentlightning.errors import ConfigurationError
+from agentlightning.errors import ConfigurationError, ExplodingGradientError, NonFiniteLossError
 from agentlightning.learning.forward import Layout, score_pack
 from agentlightning.learning.lora import adapters_disabled
 from agentlightning.learning.losses import LossSpec
@@ -21,8 +21,7 @@ from agentlightning.learning.optimizer import Optimizer
 from agentlightning.learning.packing import PackedBatch, pack_rows
 from agentlightning.learning.rows import RowBatch, TrainRow
 
-__all__ = ["StepConfig", "score_rows", "train_step"]
-
+__all__ = ["StepConfig", "score_rows", "staleness", "train_step"]
 
 Stream = NDArray[np.float32]
 
@@ -35,8 +34,8 @@ class StepConfig:
     """Slots of one forward pass. Memory grows with it; larger passes share more prefixes."""
 
     layout: Layout = "tree"
-    entropy: bool = False
-    """Measure the policy's entropy, at the price of one more pass over the logits."""
+    entropy: bool = True
+    """Measure the policy's entropy. Costs one more pass over logits that are at hand."""
 
 
 def train_step(
@@ -50,6 +49,7 @@ def train_step(
     Raises:
         EmptyBatchError: Nothing in the batch can be learned from.
         NonFiniteLossError: Loss or gradient is NaN or infinite; the last update did not happen.
+        ExplodingGradientError: The gradient is far too large; the last update did not happen.
     """
     started = perf_counter()
     batch.require_signal()
@@ -70,7 +70,7 @@ def train_step(
                 # Weights are shares of the whole batch, so gradients of packs simply add up.
                 objective(pack, scores, loss, statistics).backward()
                 n_slots += len(pack.ids)
-            norms.append(optimizer.update())
+            norms.append(_update(optimizer, mini, statistics))
     n_updates = len(norms)
     return statistics.metrics() | {
         "training/loss": statistics.loss / n_updates,
@@ -82,6 +82,42 @@ def train_step(
         "training/n_trained_tokens": float(batch.n_trained),
         "training/packing_ratio": loss.epochs * batch.n_tokens / n_slots,
         "training/seconds": perf_counter() - started,
+    }
+
+
+def _update(optimizer: Optimizer, mini: RowBatch, statistics: StepStatistics) -> float:
+    """Apply the gradient; if it is refused, tell which rollouts may have caused it."""
+    try:
+        return optimizer.update()
+    except (NonFiniteLossError, ExplodingGradientError) as error:
+        pulls = [
+            (float(np.abs((row.adv * row.weight)[row.mask]).max()), row.rollout_id)
+            for row in mini.rows
+            if row.mask.any()
+        ]
+        heaviest = ", ".join(f"{name} {pull:.3g}" for pull, name in sorted(pulls, reverse=True)[:3])
+        ratio, rollout = statistics.extreme
+        raise type(error)(
+            f"{error}. Largest ratio {ratio:.3g}, in rollout {rollout!r}; largest advantage times "
+            f"weight: {heaviest}"
+        ) from error
+
+
+def staleness(batch: RowBatch, version: int) -> dict[str, float]:
+    """Tell how many versions ago the trained tokens were sampled, on average and at most.
+
+    Args:
+        batch: The batch; tokens of unknown version do not count.
+        version: Version of the weights before the step.
+    """
+    ages = np.concatenate(
+        [version - row.versions[row.mask & (row.versions >= 0)] for row in batch.rows] or [[]]
+    )
+    if not len(ages):
+        return {}
+    return {
+        "training/staleness_mean": float(ages.mean()),
+        "training/staleness_max": float(ages.max()),
     }
 
 

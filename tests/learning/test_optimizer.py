@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from agentlightning.errors import ConfigurationError, NonFiniteLossError
+from agentlightning.errors import (
+    ConfigurationError,
+    ExplodingGradientError,
+    NonFiniteLossError,
+)
 from agentlightning.learning.optimizer import AdamWConfig, Optimizer
 
 
@@ -65,3 +69,52 @@ def test_parameters_must_fit():
     optimizer = Optimizer(layer(), AdamWConfig(lr=0.1))
     with pytest.raises(ConfigurationError, match="do not fit"):
         optimizer.load_parameters({"weight": torch.zeros(1)})
+
+
+def one_weight(**fields):
+    """A single weight of 1.0, and an optimiser for it."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(layer.weight)
+    return layer, Optimizer(layer, AdamWConfig(lr=0.1, grad_clip=1.0, **fields))
+
+
+def push(layer, optimizer, gradient):
+    layer.weight.grad = torch.full((1, 1), gradient)
+    return optimizer.update()
+
+
+def test_a_gradient_above_the_limit_changes_nothing():
+    """A norm over `grad_norm_limit` raises with figures, and the next update is as if it had not been."""
+    layer, optimizer = one_weight(grad_norm_limit=5.0)
+    push(layer, optimizer, 4.0)
+    before = layer.weight.clone()
+    with pytest.raises(ExplodingGradientError, match=r"6.*grad_norm_limit=5.*weight 6"):
+        push(layer, optimizer, 6.0)
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.grad is None
+    assert optimizer.updates == 1
+    assert push(layer, optimizer, 4.0) == 4.0
+
+
+def test_a_gradient_out_of_proportion_changes_nothing():
+    """Far above the running median raises, once there is one; restored runs remember it."""
+    layer, optimizer = one_weight()
+    push(layer, optimizer, 1e6)
+    for _ in range(8):
+        push(layer, optimizer, 0.5)
+    before = layer.weight.clone()
+    fresh_layer, fresh = one_weight()
+    fresh.load_state(optimizer.state())
+    for one, at in ((layer, optimizer), (fresh_layer, fresh)):
+        push(one, at, 100.0)
+        with pytest.raises(ExplodingGradientError, match=r"1000 times the median of 0.5"):
+            push(one, at, 501.0)
+    assert not torch.equal(layer.weight, before)
+
+
+def test_small_gradients_never_spike():
+    """What clipping cuts by less than ten times passes, however small the median is."""
+    layer, optimizer = one_weight()
+    for _ in range(10):
+        push(layer, optimizer, 1e-6)
+    assert push(layer, optimizer, 9.0) == 9.0

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from agentlightning.errors import ConfigurationError, EmptyBatchError, NonFiniteLossError
+from agentlightning.errors import (
+    ConfigurationError,
+    EmptyBatchError,
+    ExplodingGradientError,
+    NonFiniteLossError,
+)
 from agentlightning.learning.lora import LoraConfig, inject_lora
 from agentlightning.learning.losses import LossSpec
 from agentlightning.learning.optimizer import AdamWConfig, Optimizer
-from agentlightning.learning.step import StepConfig, score_rows, train_step
+from agentlightning.learning.step import StepConfig, score_rows, staleness, train_step
 from tests.learning.tiny import batch_of, plain_logp, random_rows, row, tiny_llama
 
 CONFIG = StepConfig()
@@ -198,3 +203,23 @@ def test_a_loss_that_is_not_finite_updates_nothing_and_names_the_rollout():
     with pytest.raises(NonFiniteLossError, match="ro-0-1"):
         train_step(model, optimizer, batch_of(random_rows()), LossSpec(), CONFIG)
     assert torch.equal(model.model.embed_tokens.weight, before)
+
+
+def test_a_gradient_that_explodes_updates_nothing_and_names_the_rollout():
+    """Above the limit the message tells the rollout with the largest pull and the largest ratio."""
+    model = tiny_llama()
+    optimizer = Optimizer(model, AdamWConfig(lr=0.1, grad_norm_limit=1.0))
+    before = model.model.embed_tokens.weight.clone()
+    rows = [*random_rows(), row([1, 2, 3, 4], [2, 3], adv=1e6, rollout="ro-odd")]
+    with pytest.raises(ExplodingGradientError, match=r"nothing was updated.*weight: ro-odd"):
+        train_step(model, optimizer, batch_of(rows), LossSpec(), CONFIG)
+    assert torch.equal(model.model.embed_tokens.weight, before)
+
+
+def test_staleness_is_counted_in_versions_of_trained_tokens():
+    """Context and unknown versions do not count."""
+    old = row([1, 2, 3, 4], [2, 3], versions=np.array([0, 9, 3, 5], dtype=np.int32))
+    unknown = row([1, 2, 3], [2])
+    found = staleness(batch_of([old, unknown]), 7)
+    assert found == {"training/staleness_mean": 3.0, "training/staleness_max": 4.0}
+    assert staleness(batch_of([unknown]), 7) == {}

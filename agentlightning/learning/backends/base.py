@@ -34,6 +34,9 @@ class BackendCapabilities:
     adapters: tuple[str, ...] = ("default",)
     """Names under which parts are trained apart; a whole model is one part, `default`."""
 
+    dtype: str = "float32"
+    """Number format that the model computes in."""
+
 
 class TrainBackend(Protocol):
     """Carries out training steps on one model."""

@@ -160,6 +160,7 @@ class TorchTrainBackend:
             prefix_packing=self._step.layout == "tree",
             reference=self.config.lora is not None,
             adapters=tuple(self.optimizers),
+            dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
         )
 
     def logprobs(self, batch: RowBatch, adapter: str = ADAPTER) -> list[NDArray[np.float32]]:
