@@ -141,7 +141,7 @@ class PolicyLoop:
         self._state.step += 1
         self._state.version = self._policy.version
         metrics |= self._speed(metrics, started, sampled)
-        warning = signal_warning(outcomes, step=self._state.step)
+        warning = signal_warning(outcomes, step=self._state.step, metrics=metrics)
         if warning:
             logger.warning("weak training signal", extra={"diagnosis": warning})
             self._progress.warned(warning)

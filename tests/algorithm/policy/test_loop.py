@@ -242,7 +242,7 @@ async def test_a_batch_without_signal_warns_and_changes_nothing(fits, caplog):
     await fits.fit(steps=1)
     (report,) = fits.watcher.reports
     assert report.metrics["training/version"] == 0
-    assert "only 0 of 2 groups have mixed rewards" in report.warnings[0]
+    assert "none of 2 groups carries a signal, and 12 sampled" in report.warnings[0]
     assert fits.watcher.warnings == report.warnings
     assert "weak training signal" in caplog.messages
 
