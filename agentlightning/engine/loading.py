@@ -63,11 +63,13 @@ def load_model(
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: bf16 on a GPU and on a CPU with bf16
             instructions, else fp32. Models under 20 million parameters are always fp32 under
             `auto`: they are trained whole, and bf16 would round small updates away.
-        device: A torch device, or `auto` for the first GPU if there is one.
+        device: A torch device, or `auto` for the first CUDA GPU if there is one, else the CPU.
+            Apple's `mps` has to be asked for.
         settings: The cache directory and the offline switch; by default the environment's.
 
     Raises:
-        ConfigurationError: The source is none of the three, or the dtype is unknown.
+        ConfigurationError: The source is none of the three, the dtype is unknown, or this machine
+            has no such device.
         MissingExtraError: torch or transformers is not installed.
     """
     if dtype not in _DTYPES:
@@ -75,12 +77,10 @@ def load_model(
     settings = settings or Settings.from_environment()
     path, local = _resolve(source, settings)
     try:
-        import torch
+        device = _choose_device(device)
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "rl") from error
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     offline = local or settings.offline
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=offline)
     with _no_progress_bar() if local else contextlib.nullcontext():
@@ -128,6 +128,22 @@ def _check_directory(path: Path) -> None:
         )
 
 
+def _choose_device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.partition(":")[0], False):
+        have = ", ".join(name for name, usable in there.items() if usable)
+        raise ConfigurationError(f"device {device!r} cannot be used here; this machine has: {have}")
+    return device
+
+
 def _choose_dtype(dtype: str, device: str, parameters: int) -> torch.dtype:
     import torch
 
@@ -137,6 +153,8 @@ def _choose_dtype(dtype: str, device: str, parameters: int) -> torch.dtype:
         return torch.float32
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.startswith("mps"):
+        return torch.float32
     return torch.bfloat16 if _cpu_has_bf16() else torch.float32
 
 

@@ -49,5 +49,12 @@ def test_an_unknown_dtype_is_refused_before_anything_is_loaded(tmp_path: Path) -
         load_model("smollm2-135m-instruct", dtype="int3", settings=_offline(tmp_path))
 
 
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(tiny_path: Path) -> None:
+    """An unknown device names what this machine has."""
+    with pytest.raises(ConfigurationError, match=r"'tpu:0'.*cpu"):
+        load_model(tiny_path, device="tpu:0")
+    assert load_model(tiny_path, device="cpu").model.device.type == "cpu"
+
+
 def _offline(cache: Path) -> Settings:
     return Settings(cache_dir=cache, runs_dir=cache, offline=True)

@@ -141,7 +141,7 @@ class Policy:
         config = self._config
         # Adapters start from random numbers; a resumed run must start from the same ones.
         torch.manual_seed(config.seed)
-        loaded = load_model(config.model)
+        loaded = load_model(config.model, dtype=config.dtype, device=config.device)
         rank = config.lora_rank
         self._backend = TorchTrainBackend(
             loaded.model,
@@ -150,6 +150,7 @@ class Policy:
                 lr=config.learning_rate,
                 weight_decay=config.weight_decay,
                 grad_clip=config.max_grad_norm,
+                grad_norm_limit=config.grad_norm_limit,
                 warmup_steps=config.warmup_steps,
                 max_slots=config.micro_batch_tokens,
             ),
@@ -222,7 +223,7 @@ class Policy:
         if inference.shares_weights:
             await inference.pause(mode="wait")
         try:
-            metrics = await asyncio.to_thread(backend.step, batch, loss)
+            metrics = await asyncio.to_thread(backend.step, batch, loss, version=inference.version)
             await inference.publish(inference.version + 1, backend)
         finally:
             await inference.resume()

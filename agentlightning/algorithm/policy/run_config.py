@@ -25,7 +25,17 @@ class RunConfig:
     """Model, sampling, optimiser, evaluation and checkpoints."""
 
     MAY_DIFFER_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "epochs", "run_dir", "eval_every", "eval_first", "keep", "inference", "weights_dir"}
+        {
+            "steps",
+            "epochs",
+            "run_dir",
+            "eval_every",
+            "eval_first",
+            "keep",
+            "inference",
+            "weights_dir",
+            "device",
+        }
     )
 
     model: str
@@ -75,11 +85,20 @@ class RunConfig:
     learning_rate: float = 2e-5
     warmup_steps: int = 0
     """Updates over which the learning rate rises linearly; constant afterwards."""
+    device: str = "auto"
+    """Where the model lives: `cpu`, `cuda`, `mps`, or `auto` for a CUDA GPU if there is one."""
+    dtype: str = "auto"
+    """`float32`, `bfloat16`, `float16`, or `auto`: bf16 where the device computes in it, fp32 for
+    models under 20 million parameters. Adapters are fp32 in any case."""
     lora_rank: int | None = 16
     """Rank of the adapters on all linear layers; None trains every weight."""
     lora_alpha: int = 32
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm."""
+    grad_norm_limit: float | None = None
+    """The run stops, with a diagnosis, when the gradient's norm before scaling exceeds this; in any
+    case when it exceeds a thousand times its running median."""
     micro_batch_tokens: int = 2048
     """Most distinct tokens in one forward pass; bounds memory."""
 
@@ -112,6 +131,11 @@ class RunConfig:
         self._require(self.warmup_steps >= 0, "warmup_steps", "must not be negative")
         self._require(
             self.lora_rank is None or self.lora_rank >= 1, "lora_rank", "must be at least 1 or None"
+        )
+        self._require(
+            self.grad_norm_limit is None or self.grad_norm_limit > 0,
+            "grad_norm_limit",
+            "must be positive or None",
         )
         self._require(0 <= self.max_empty_share <= 1, "max_empty_share", "must lie in 0..1")
         self._require_one_of("history", get_args(HistoryMode))

@@ -27,6 +27,7 @@ from agentlightning.learning.credit import CreditKind
         ("learning_rate", 0.0),
         ("lora_rank", 0),
         ("max_empty_share", 1.5),
+        ("grad_norm_limit", 0.0),
     ],
 )
 def test_values_out_of_range_are_named(name, value):
