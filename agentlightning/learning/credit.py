@@ -34,6 +34,7 @@ __all__ = [
     "Credited",
     "ScoredRollout",
     "call_advantages",
+    "follows",
     "returns_to_go",
     "turn_numbers",
 ]
@@ -142,8 +143,9 @@ def call_advantages(
     - `span`: `A(call) = A(rollout) + reward(call)`. Rewards of calls are used as they are: nothing
       else is comparable with them, so give them around 0.
     - `turn`: `G(call)`, see `returns_to_go`, compared by `estimator` with those of the group's
-      calls of the same role and turn. A call that is alone with its turn is compared with the
-      mean of its role in the group.
+      calls of the same role and turn; of several that run in parallel, the first with the first
+      ones, and so on. A call that is alone with its turn is compared with the mean of its role in
+      the group.
     - `agent`: the role's reward, compared with that of the group's rollouts in which the role
       made a trained call.
     - `state`: `A(rollout) + omega * A(step)`, where the rollout's is that of all its rewards
@@ -235,13 +237,27 @@ def _by_turn(
     steps = list(_steps(rollouts, spec, sizes))
     of_role = [(rollouts[step.rollout].group_id, step.call.role) for step in steps]
     returns = [step.value for step in steps]
+    # Calls of one rollout never are each other's baseline: they share what came after them.
+    beside = _places_among_parallel(steps)
     scores = Scores.of(
         returns,
-        [(role, step.turn) for role, step in zip(of_role, steps, strict=True)],
+        [(*role, s.turn, place) for role, s, place in zip(of_role, steps, beside, strict=True)],
         lengths=[step.tokens for step in steps],
         fallback=Scores.of(returns, of_role).group_mean().tolist(),
     )
     return _by_rollout(rollouts, steps, estimate_advantages(estimator, scores, options).value)
+
+
+def _places_among_parallel(steps: Sequence[_Step]) -> list[int]:
+    """Return each step's place, by start, among those of its rollout with its role and turn."""
+    places, taken = [0] * len(steps), dict[tuple[int, str, int], int]()
+    by_start = sorted(range(len(steps)), key=lambda n: (steps[n].rollout, steps[n].call.started))
+    for number in by_start:
+        step = steps[number]
+        key = (step.rollout, step.call.role, step.turn)
+        places[number] = taken.get(key, 0)
+        taken[key] = places[number] + 1
+    return places
 
 
 def _by_state(
@@ -327,7 +343,7 @@ def _role_reward(rollout: ScoredRollout, role: str) -> float:
     return rollout.role_rewards.get(role, rollout.reward)
 
 
-def _follows(calls: Sequence[CallCredit]) -> NDArray[np.bool_]:
+def follows(calls: Sequence[CallCredit]) -> NDArray[np.bool_]:
     """Return a square array: whether the second call started once the first had ended."""
     started = np.array([call.started for call in calls], dtype=np.float64)
     ended = np.array([call.ended for call in calls], dtype=np.float64)
@@ -341,10 +357,10 @@ def _follows(calls: Sequence[CallCredit]) -> NDArray[np.bool_]:
 
 def _depths(calls: Sequence[CallCredit]) -> NDArray[np.int64]:
     """Return the length of the longest chain of calls before each."""
-    follows = _follows(calls)
+    after = follows(calls)
     depth = np.zeros(len(calls), dtype=np.int64)
     for index in sorted(range(len(calls)), key=lambda i: (calls[i].started, calls[i].ended)):
-        before = depth[follows[:, index]]
+        before = depth[after[:, index]]
         depth[index] = before.max() + 1 if len(before) else 0
     return depth
 
@@ -382,7 +398,7 @@ def returns_to_go(calls: Sequence[CallCredit], final: float, *, discount: float 
         return np.zeros(0)
     depth = _depths(calls)
     reward = np.array([call.reward for call in calls], dtype=np.float64)
-    counts = _follows(calls) | np.eye(len(calls), dtype=np.bool_)
+    counts = follows(calls) | np.eye(len(calls), dtype=np.bool_)
     distance = np.maximum(depth[None, :] - depth[:, None], 0)
     later = np.where(counts, discount ** distance.astype(np.float64) * reward[None, :], 0.0)
     return later.sum(axis=1) + discount ** (depth.max() - depth).astype(np.float64) * final

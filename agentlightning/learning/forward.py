@@ -18,7 +18,7 @@ from agentlightning.learning.packing import PackedBatch, pack_rows
 from agentlightning.learning.rows import TrainRow
 from agentlightning.learning.tree_attention import tree_blocks, using_tree_attention
 
-__all__ = ["Layout", "check_head", "choose_layout", "score_pack"]
+__all__ = ["Layout", "check_head", "choose_layout", "hidden_states", "score_pack"]
 
 Layout = Literal["tree", "rows"]
 
@@ -45,7 +45,7 @@ def score_pack(
     Returns:
         Scores per pair (`[M]`); index them with `pack.token_pair` for the trained tokens.
     """
-    hidden_ND = _tree_hidden(model, pack) if layout == "tree" else _rows_hidden(model, pack)
+    hidden_ND = hidden_states(model, pack, layout=layout)
     slot_M = _on_device(model, pack.head_slot)
     return score_tokens(
         hidden_ND.index_select(0, slot_M),
@@ -56,6 +56,17 @@ def score_pack(
         entropy=entropy,
         entropy_gradient=entropy_gradient,
     )
+
+
+def hidden_states(model: nn.Module, pack: PackedBatch, *, layout: Layout) -> Tensor:
+    """Return the final hidden state of each slot of a pack, `[N, D]`, after the last norm.
+
+    Args:
+        model: A causal language model of transformers, or the decoder of one.
+        pack: As for `score_pack`.
+        layout: Likewise.
+    """
+    return _tree_hidden(model, pack) if layout == "tree" else _rows_hidden(model, pack)
 
 
 def _decoder(model: nn.Module) -> Any:

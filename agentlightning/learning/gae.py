@@ -7,7 +7,7 @@ are not decisions: value and advantage are carried across them unchanged.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["discounted_returns", "gae"]
+__all__ = ["discounted_returns", "gae", "whiten"]
 
 Floats = NDArray[np.float64]
 
@@ -47,3 +47,12 @@ def discounted_returns(
         `G_t = r_t + gamma G_next` on the mask, 0 elsewhere.
     """
     return gae(reward_T, np.zeros(len(mask_T)), mask_T, gamma=gamma)[1]
+
+
+def whiten(values_K: Floats, *, eps: float = 1e-8) -> Floats:
+    """Shift and scale values to mean 0 and, unless they hardly differ, variance 1.
+
+    `(x - mean) / sqrt(variance + eps)` with the unbiased variance; a single value becomes 0.
+    """
+    deviation = np.sqrt(values_K.var(ddof=1) + eps) if len(values_K) > 1 else 1.0
+    return (values_K - values_K.mean()) / deviation if len(values_K) else values_K

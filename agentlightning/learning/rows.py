@@ -52,6 +52,12 @@ class TrainRow:
     logp_ref: NDArray[np.float32] | None = None
     """Log-probabilities under the reference model; a backend fills it in for a KL penalty."""
 
+    returns: NDArray[np.float32] | None = None
+    """What a critic is to predict before each trained token; only for a critic's step."""
+
+    values: NDArray[np.float32] | None = None
+    """What the critic predicted there when the step began; only for a critic's step."""
+
     def __post_init__(self) -> None:
         problem = self._problem()
         if problem:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentlightning.errors import TrainingError
-from agentlightning.learning.gae import discounted_returns
+from agentlightning.learning.gae import discounted_returns, whiten
 from agentlightning.learning.rows import RowBatch, TrainRow
 
-__all__ = ["Stream", "whitened_returns"]
+__all__ = ["Stream", "whitened_returns", "with_whitened_advantages"]
 
 Stream = NDArray[np.float32]
 
@@ -48,14 +48,25 @@ def whitened_returns(
     returns = [
         _returns(row, penalty, discount) for row, penalty in zip(batch, charged, strict=True)
     ]
-    trained = np.concatenate([g[row.mask] for row, g in zip(batch, returns, strict=True)])
-    mean = trained.mean()
-    deviation = np.sqrt(trained.var(ddof=1) + eps) if len(trained) > 1 else 1.0
-    rows = tuple(
-        replace(row, adv=np.where(row.mask, (g - mean) / deviation, 0.0).astype(np.float32))
-        for row, g in zip(batch, returns, strict=True)
+    return with_whitened_advantages(batch, returns, eps=eps)
+
+
+def with_whitened_advantages(
+    batch: RowBatch, values: Sequence[NDArray[np.float64]], *, eps: float = 1e-8
+) -> RowBatch:
+    """Make `values`, a stream per row, the advantages, whitened over all trained tokens."""
+    trained = [value[row.mask] for row, value in zip(batch, values, strict=True)]
+    ends = np.cumsum([len(own) for own in trained])[:-1]
+    white = np.split(whiten(np.concatenate(trained), eps=eps), ends)
+    return replace(
+        batch, rows=tuple(_credited(row, own) for row, own in zip(batch, white, strict=True))
     )
-    return replace(batch, rows=rows)
+
+
+def _credited(row: TrainRow, own: NDArray[np.float64]) -> TrainRow:
+    advantage = np.zeros(len(row.ids), dtype=np.float32)
+    advantage[row.mask] = own
+    return replace(row, adv=advantage)
 
 
 def _returns(row: TrainRow, penalty: Stream | None, discount: float) -> NDArray[np.float64]:
