@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from agentlightning._internal.clock import now
-from agentlightning.errors import RequestError
+from agentlightning.errors import NotFoundError, RequestError, StoreUnavailableError
 from agentlightning.gateway.capture import CallServices, CapturedCall, ClientRequest, read_body
 from agentlightning.gateway.count_tokens import COUNT_TOKENS_PATH, count_tokens
 from agentlightning.gateway.dialects.base import Dialect
+from agentlightning.gateway.dialects.openai_exchange import error_body
 from agentlightning.gateway.failure import CallFailure
 from agentlightning.gateway.passthrough import pass_through
 from agentlightning.gateway.peers import PEER_HEADER, add_seals
@@ -132,8 +133,29 @@ class GatewayApp:
             if answer is not None:
                 await reply.json(200, answer)
                 return
-        self._stats.passed_through += 1
-        await pass_through(self._services, request, reply)
+        if not await self._stored_response(target, request, reply):
+            self._stats.passed_through += 1
+            await pass_through(self._services, request, reply)
+
+    async def _stored_response(self, target: Target, request: ClientRequest, reply: Reply) -> bool:
+        """Answer for a response that we gave, and return whether this was about one."""
+        responses = self._services.responses
+        try:
+            answer = await responses.answer(
+                request.method,
+                target.path,
+                target.attempt,
+                query=request.query,
+                from_peer=PEER_HEADER in request.headers,
+            )
+        except (NotFoundError, StoreUnavailableError) as error:
+            failure = CallFailure.from_error(error)
+            body = error_body(failure.message, error_type=failure.error_type, code=failure.code)
+            await reply.whole(failure.status, failure.headers, body)
+            return True
+        if answer is not None:
+            await reply.json(200, answer)
+        return answer is not None
 
     async def _replay(self, target: Target, request: ClientRequest, reply: Reply) -> bool:
         """Answer a call that was answered before, and return whether this was one."""

@@ -43,6 +43,7 @@ from agentlightning.gateway.routes import (
 )
 from agentlightning.gateway.seal import AttemptKey, CallLedger, CallTally
 from agentlightning.gateway.shrink import send_shrunk
+from agentlightning.gateway.stored_responses import StoredResponses
 from agentlightning.gateway.stream import EventSplitter
 from agentlightning.gateway.upstream import UpstreamRequest, UpstreamResponse
 from agentlightning.types.call import CallOutcome, CallRecord
@@ -78,6 +79,7 @@ class CallServices:
     recorder: CallRecorder
     replays: ReplayCache
     peers: GatewayPeers
+    responses: StoredResponses
     pause_wait_seconds: float
     budget: CallBudget | None
 
@@ -175,9 +177,12 @@ class CapturedCall:
             await services.gate.enter(services.pause_wait_seconds)
             self._entered = True
         conversation = "/".join(self._attempt) if self._attempt else None
-        exchange = self._dialect.begin(
-            ModelCall(request=body, body=self._request.body, route=route, conversation=conversation)
+        call = ModelCall(
+            request=body, body=self._request.body, route=route, conversation=conversation
         )
+        if self._attempt and self._dialect.lacks(call):
+            await services.responses.recall(self._attempt)
+        exchange = self._dialect.begin(call)
         self._exchange = exchange
         record.chat_request = exchange.chat_request
         response = await self._send(exchange, route)
@@ -202,6 +207,7 @@ class CapturedCall:
             headers=forwarded_headers(self._request.headers),
             body=exchange.upstream_body,
             conversation="/".join(self._attempt) if self._attempt else None,
+            role=self._record.role,
         )
 
     async def _answer(

@@ -15,6 +15,7 @@ __all__ = [
     "ROLE_HEADER",
     "ROLLOUT_HEADER",
     "Target",
+    "attempt_path",
     "forwarded_headers",
     "read_headers",
     "read_retry",
@@ -68,9 +69,14 @@ class Target:
     """Which agent of the rollout calls, where the client says so."""
 
 
+def attempt_path(rollout_id: str, attempt_id: str) -> str:
+    """Return the path of an attempt under `Gateway.url`; the paths of an upstream go below it."""
+    return f"/rollout/{rollout_id}/attempt/{attempt_id}"
+
+
 def seal_path(rollout_id: str, attempt_id: str) -> str:
     """Return the path that waits for an attempt's calls, to be posted to under `Gateway.url`."""
-    return f"/rollout/{rollout_id}/attempt/{attempt_id}/seal"
+    return f"{attempt_path(rollout_id, attempt_id)}/seal"
 
 
 def read_target(raw_path: str, headers: Mapping[str, str]) -> Target:

@@ -27,6 +27,7 @@ from agentlightning.gateway.recorder import CallRecorder, GatewayStats
 from agentlightning.gateway.replay import ReplayCache
 from agentlightning.gateway.seal import CallLedger
 from agentlightning.gateway.serving import GatewayServer
+from agentlightning.gateway.stored_responses import StoredResponses
 from agentlightning.gateway.upstream import Upstream
 from agentlightning.store.base import LightningStore
 
@@ -89,6 +90,7 @@ class Gateway:
         self._stats = GatewayStats()
         self._gate = PauseGate()
         self._recorder = CallRecorder(store, self._stats, _STORE_SECONDS)
+        others = GatewayPeers(peers, secret)
         self._services = CallServices(
             models=self._models,
             gate=self._gate,
@@ -97,7 +99,8 @@ class Gateway:
             replays=ReplayCache(),
             pause_wait_seconds=pause_wait_seconds,
             budget=budget,
-            peers=GatewayPeers(peers, secret),
+            peers=others,
+            responses=StoredResponses(self._recorder, self._models, others),
         )
         self._upstreams: list[Upstream] = [route.upstream for route in models.values()]
         self._thread: threading.Thread | None = None
@@ -272,7 +275,7 @@ class Gateway:
         dialects = [
             OpenAIChatDialect(),
             CompletionsDialect(),
-            ResponsesDialect(),
+            ResponsesDialect(self._services.responses.memory),
             AnthropicMessagesDialect(),
         ]
         app: Any = GatewayApp(self._services, dialects, self._stats, self._secret)

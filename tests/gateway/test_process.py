@@ -69,6 +69,29 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+async def test_workers_know_each_others_responses(server: ModelServer) -> None:
+    """Whichever process a connection reaches, it goes on from a response, gives it and deletes it."""
+    async with serving(server, n_workers=2) as run:
+        previous, counts = "", list[int]()
+        for at in range(12):
+            # A connection of its own each time, which the system gives to either process.
+            async with run.client() as client:
+                made = await client.responses.create(
+                    model="m", input=f"turn {at}", previous_response_id=previous or None
+                )
+                previous = made.id
+                counts.append(len(server.calls[-1].request["messages"]))
+            async with run.client() as client:
+                assert (await client.responses.retrieve(previous)).output_text == "hello"
+        async with run.client() as client:
+            await client.responses.delete(previous)
+        for _ in range(8):
+            async with run.client() as client:
+                with pytest.raises(openai.NotFoundError):
+                    await client.responses.retrieve(previous)
+    assert counts == [*range(1, 24, 2)]
+
+
 async def test_a_process_serves_and_obeys(server: ModelServer) -> None:
     """Calls are recorded through the store's server; models change, pauses hold, counts are told."""
     async with serving(server, middlewares=(Stamp,)) as run:

@@ -119,6 +119,13 @@ class Dialect(ABC):
     is_translated: ClassVar[bool] = False
     """Model servers may not speak it, so that even calls which nobody records need an exchange."""
 
+    def lacks(self, call: ModelCall) -> bool:
+        """Return whether a call goes on from one of its attempt that is not known here.
+
+        Another process may have served that one: the store has its record, see `StoredResponses`.
+        """
+        return False
+
     @abstractmethod
     def begin(self, call: ModelCall) -> Exchange:
         """Return the exchange for one call.

@@ -7,7 +7,7 @@ from agentlightning.gateway.dialects.base import CapturedAnswer, Exchange, Model
 from agentlightning.gateway.dialects.openai_exchange import OpenAIDialect
 from agentlightning.gateway.dialects.request_check import Members, read_text, refuse
 from agentlightning.gateway.dialects.responses_answer import ResponseWriter, error_event
-from agentlightning.gateway.dialects.responses_items import Item, read_items
+from agentlightning.gateway.dialects.responses_items import Item, read_items, referred
 from agentlightning.gateway.dialects.responses_memory import ResponseMemory
 from agentlightning.gateway.dialects.responses_native import NativeResponseExchange
 from agentlightning.gateway.dialects.responses_request import to_chat_request
@@ -36,6 +36,15 @@ class ResponsesDialect(OpenAIDialect):
             return NativeResponseExchange(call.request, call.body, call.route)
         return _TranslatedResponseExchange(call, self._memory)
 
+    def lacks(self, call: ModelCall) -> bool:
+        if call.conversation is None or is_native(call.route):
+            return False
+        memory, conversation = self._memory, call.conversation
+        previous = call.request.get("previous_response_id")
+        if isinstance(previous, str) and memory.response(previous, conversation) is None:
+            return not memory.has_seen(previous)
+        return any(memory.item(name, conversation) is None for name in referred(call.request))
+
     def error_event(self, message: str, *, error_type: str, code: str) -> bytes:
         return error_event(message, error_type=error_type, code=code)
 
@@ -59,11 +68,11 @@ class _TranslatedResponseExchange(TranslatedExchange):
         chat = to_chat_request(request, [*before, *asked], trained=route.trained)
         response_id = self._id = f"resp_{generate_id(32)}"
 
-        def keep(output: list[Members]) -> None:
+        def keep(response: Members) -> None:
             if request.get("store") is not False:
                 items = [item for _, item in asked]
                 memory.remember(
-                    response_id, conversation, previous=previous, asked=items, output=output
+                    response_id, conversation, previous=previous, asked=items, response=response
                 )
 
         model = str(request.get("model") or route.model)

@@ -48,11 +48,11 @@ class ResponseWriter:
         response_id: Of the response.
         request: What was asked.
         model: The name that the client called the model by.
-        keep: Is given the output of a response that came to its end.
+        keep: Is given a response that came to its end.
     """
 
     def __init__(
-        self, response_id: str, request: Members, model: str, keep: Callable[[list[Members]], None]
+        self, response_id: str, request: Members, model: str, keep: Callable[[Members], None]
     ) -> None:
         reasoning: Members = request.get("reasoning") or {}
         self._response = new_response(response_id, request, model)
@@ -140,7 +140,7 @@ class ResponseWriter:
             output=self._output.items,
             usage=response_usage(self._usage),
         )
-        self._keep(self._output.items)
+        self._keep(self._response)
 
 
 def error_event(message: str, *, error_type: str, code: str, number: int = 0) -> bytes:

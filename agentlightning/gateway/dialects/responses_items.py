@@ -28,6 +28,7 @@ __all__ = [
     "answer_message",
     "open_thought",
     "read_items",
+    "referred",
     "seal_thought",
     "to_chat_messages",
 ]
@@ -71,8 +72,21 @@ def read_items(given: Any, lookup: Lookup) -> list[Item]:
     ]
 
 
+def referred(request: Members) -> list[str]:
+    """Return the ids that a request refers to items by."""
+    given = request.get("input")
+    items = cast("list[Any]", given) if isinstance(given, list) else []
+    known = [cast("Members", item) for item in items if isinstance(item, dict)]
+    names = [item.get("id") for item in known if _kind_of(item) == "item_reference"]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _kind_of(item: Members) -> str:
+    return str(item.get("type") or ("message" if "role" in item else "item_reference"))
+
+
 def _read_item(where: str, item: Members, lookup: Lookup) -> Item:
-    kind = str(item.get("type") or ("message" if "role" in item else "item_reference"))
+    kind = _kind_of(item)
     if kind == "item_reference":
         name = read_text(where, item, "id")
         found = lookup(name)

@@ -1,7 +1,8 @@
 """The responses that translated calls gave, so that clients may go on from one by its id.
 
 Model servers of chat completions remember nothing, and clients that send `previous_response_id` or
-references to items rely on a server that does. Bounded; belongs to one event loop.
+references to items rely on a server that does. Bounded; belongs to one event loop. What is not
+here may still be in the store, see `recall`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ class _Response:
     conversation: str | None
     previous: str | None
     items: list[Members]
+    response: Members
     output_ids: list[str]
     size: int
+    is_deleted: bool = False
 
 
 class ResponseMemory:
@@ -54,7 +57,7 @@ class ResponseMemory:
         *,
         previous: str | None,
         asked: list[Members],
-        output: list[Members],
+        response: Members,
     ) -> None:
         """Keep a response.
 
@@ -63,24 +66,28 @@ class ResponseMemory:
             conversation: Names the attempt that got it.
             previous: The response that it went on from; a known one.
             asked: The items of its request.
-            output: The items that it answered with.
+            response: What the client got.
         """
+        output: list[Members] = response["output"]
         items = [*asked, *output]
         ids = [item["id"] for item in output if item.get("id")]
-        self._responses[response_id] = response = _Response(
+        self._responses[response_id] = kept = _Response(
             conversation=conversation,
             previous=previous,
             items=items,
+            response=response,
             output_ids=ids,
-            size=len(write_json(items)),
+            size=len(write_json([asked, response])),
         )
         self._items.update((item["id"], (conversation, item)) for item in output if item.get("id"))
-        self._bytes += response.size
+        self._bytes += kept.size
         while self._bytes > self._most_bytes or len(self._responses) > self._most_responses:
             self._forget_oldest()
 
     def history(self, response_id: str, conversation: str | None) -> list[Members] | None:
         """Return all items up to the end of a response, or None where it is not known."""
+        if self.response(response_id, conversation) is None:
+            return None
         chain: list[_Response] = []
         at: str | None = response_id
         while at is not None:
@@ -93,6 +100,25 @@ class ResponseMemory:
             at = response.previous
         return [item for response in reversed(chain) for item in response.items]
 
+    def response(self, response_id: str, conversation: str | None) -> Members | None:
+        """Return a response as the client got it, or None where it is not known."""
+        found = self._responses.get(response_id)
+        if found is None or found.is_deleted or found.conversation != conversation:
+            return None
+        return found.response
+
+    def has_seen(self, response_id: str) -> bool:
+        """Return whether a response is kept, or was deleted and is kept for others to go on from."""
+        return response_id in self._responses
+
+    def delete(self, response_id: str, conversation: str | None) -> None:
+        """Give a response to nobody any more; those that went on from it stay whole."""
+        found = self._responses.get(response_id)
+        if found is not None and found.conversation == conversation:
+            found.is_deleted = True
+            for name in found.output_ids:
+                self._items.pop(name, None)
+
     def item(self, item_id: str, conversation: str | None) -> Members | None:
         """Return an output item, or None where it is not known."""
         owner, item = self._items.get(item_id, (None, None))
@@ -102,4 +128,4 @@ class ResponseMemory:
         _, response = self._responses.popitem(last=False)
         self._bytes -= response.size
         for name in response.output_ids:
-            del self._items[name]
+            self._items.pop(name, None)

@@ -11,7 +11,7 @@ def remember(
     memory: ResponseMemory, name: str, previous: str | None = None, conversation: str | None = "a"
 ) -> None:
     asked, output = [item(f"in_{name}")], [item(f"msg_{name}")]
-    memory.remember(name, conversation, previous=previous, asked=asked, output=output)
+    memory.remember(name, conversation, previous=previous, asked=asked, response={"output": output})
 
 
 def names(memory: ResponseMemory, name: str, conversation: str | None = "a") -> list[str] | None:
@@ -64,11 +64,37 @@ def test_the_longest_unused_go_first() -> None:
 def test_bytes_are_bounded() -> None:
     """Large items push out older ones, and themselves if they are too large."""
     memory = ResponseMemory(most_bytes=1000)
-    memory.remember("1", "a", previous=None, asked=[item("x", "y" * 600)], output=[])
-    memory.remember("2", "a", previous=None, asked=[item("x", "y" * 600)], output=[])
+    memory.remember("1", "a", previous=None, asked=[item("x", "y" * 600)], response={"output": []})
+    memory.remember("2", "a", previous=None, asked=[item("x", "y" * 600)], response={"output": []})
     assert names(memory, "1") is None
     assert names(memory, "2") == ["x"]
-    memory.remember("3", "a", previous=None, asked=[item("x", "y" * 2000)], output=[])
+    memory.remember("3", "a", previous=None, asked=[item("x", "y" * 2000)], response={"output": []})
     assert names(memory, "3") is None
     remember(memory, "4")
     assert names(memory, "4")
+
+
+def test_what_is_deleted_is_given_to_nobody() -> None:
+    """A deleted response cannot be had or gone on from; what went on from it before is whole."""
+    memory = ResponseMemory()
+    remember(memory, "1")
+    remember(memory, "2", previous="1")
+    memory.delete("1", "b")
+    assert memory.response("1", "a") == {"output": [item("msg_1")]}
+    memory.delete("1", "a")
+    assert memory.response("1", "a") is None
+    assert names(memory, "1") is None
+    assert memory.item("msg_1", "a") is None
+    assert memory.has_seen("1")
+    assert names(memory, "2") == ["in_1", "msg_1", "in_2", "msg_2"]
+    memory.delete("unknown", "a")
+
+
+def test_deleted_responses_make_room_like_others() -> None:
+    """Forgetting one that was deleted takes its bytes, and nothing twice."""
+    memory = ResponseMemory(most_responses=1)
+    remember(memory, "1")
+    memory.delete("1", "a")
+    remember(memory, "2")
+    assert not memory.has_seen("1")
+    assert names(memory, "2")
