@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agentlightning.learning.losses import LossSpec
 from agentlightning.learning.rows import RowBatch
+from agentlightning.learning.value_loss import ValueLossSpec
 
 __all__ = ["BackendCapabilities", "TrainBackend"]
 
@@ -33,6 +34,9 @@ class BackendCapabilities:
 
     adapters: tuple[str, ...] = ("default",)
     """Names under which parts are trained apart; a whole model is one part, `default`."""
+
+    critic: bool = False
+    """Whether `values` and `step_critic` can be used."""
 
     dtype: str = "float32"
     """Number format that the model computes in."""
@@ -91,8 +95,35 @@ class TrainBackend(Protocol):
         """
         ...
 
+    def values(self, batch: RowBatch) -> list[NDArray[np.float32]]:
+        """Predict, before each trained token of every row, what is still to be earned.
+
+        Returns:
+            A stream per row, 0 where nothing is trained.
+
+        Raises:
+            ConfigurationError: There is no critic.
+        """
+        ...
+
+    def step_critic(self, batch: RowBatch, loss: ValueLossSpec) -> dict[str, float]:
+        """Move the values of trained tokens towards the rows' `returns`; return metrics.
+
+        The policy does not change.
+
+        Args:
+            batch: Rows with `returns`, and with the `values` from before the step.
+            loss: The loss, and how often.
+
+        Raises:
+            ConfigurationError: There is no critic.
+            EmptyBatchError: Nothing in the batch can be learned from.
+            NonFiniteLossError: The loss or gradient is NaN or infinite; nothing was updated by it.
+        """
+        ...
+
     def save(self, path: Path) -> None:
-        """Write all that `restore` needs, every adapter, into the directory `path`, which exists."""
+        """Write all that `restore` needs, critic included, into the directory `path`, which exists."""
         ...
 
     def restore(self, path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.learning.backends.base import BackendCapabilities
+from agentlightning.learning.critic import CRITIC, Critic, CriticConfig
 from agentlightning.learning.export import export_adapter, export_merged
 from agentlightning.learning.forward import Layout, check_head, choose_layout
 from agentlightning.learning.lora import (
@@ -33,6 +34,7 @@ from agentlightning.learning.losses import LossSpec, loss_names
 from agentlightning.learning.optimizer import AdamWConfig, Optimizer
 from agentlightning.learning.rows import RowBatch
 from agentlightning.learning.step import StepConfig, score_rows, staleness, train_step
+from agentlightning.learning.value_loss import ValueLossSpec
 
 __all__ = ["LoraConfig", "TorchConfig", "TorchTrainBackend"]
 
@@ -81,6 +83,9 @@ class TorchConfig:
     entropy: bool = True
     """Report the policy's entropy, at about a hundredth of a step's cost."""
 
+    critic: CriticConfig | None = None
+    """Train a critic beside the policy; None for algorithms without one."""
+
     def optimizer(self) -> AdamWConfig:
         """Return the optimiser's part."""
         default = FULL_LR if self.lora is None else LORA_LR
@@ -118,6 +123,7 @@ class TorchTrainBackend:
             layout=layout,
             entropy=self.config.entropy,
         )
+        self._critic = self._make_critic()
         n_trained = sum(parameter.numel() for parameter in self._parameters().values())
         logger.info("train backend ready", extra={"layout": layout, "trained": n_trained})
 
@@ -125,7 +131,8 @@ class TorchTrainBackend:
         """Make what is trained, and its optimisers by adapter."""
         config = self.config
         if config.lora is not None:
-            inject_lora(self.model, config.lora, config.adapters)
+            critic = () if config.critic is None else (CRITIC,)
+            inject_lora(self.model, config.lora, (*config.adapters, *critic))
             return {
                 name: Optimizer(self.model, config.optimizer(), adapter=name)
                 for name in config.adapters
@@ -135,8 +142,25 @@ class TorchTrainBackend:
         self.model.requires_grad_(True)
         return {ADAPTER: Optimizer(self.model, config.optimizer())}
 
+    def _make_critic(self) -> Critic | None:
+        config = self.config
+        if config.critic is None:
+            return None
+        return Critic(self.model, config.critic, self._step, lora=config.lora is not None)
+
+    @property
+    def critic(self) -> Critic:
+        """Return the critic.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        if self._critic is None:
+            raise ConfigurationError("there is no critic here: give TorchConfig.critic")
+        return self._critic
+
     def _parameters(self) -> dict[str, Tensor]:
-        """Return everything that is trained, by name."""
+        """Return every part of the policy that is trained, by name."""
         found: dict[str, Tensor] = {}
         for optimizer in self.optimizers.values():
             found |= optimizer.parameters()
@@ -160,6 +184,7 @@ class TorchTrainBackend:
             prefix_packing=self._step.layout == "tree",
             reference=self.config.lora is not None,
             adapters=tuple(self.optimizers),
+            critic=self._critic is not None,
             dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
         )
 
@@ -189,11 +214,22 @@ class TorchTrainBackend:
             metrics = train_step(self.model, self.optimizers[adapter], batch, loss, self._step)
         return metrics if version is None else metrics | staleness(batch, version)
 
+    def values(self, batch: RowBatch) -> list[NDArray[np.float32]]:
+        return self.critic.values(batch)
+
+    def step_critic(self, batch: RowBatch, loss: ValueLossSpec) -> dict[str, float]:
+        return self.critic.learn(batch, loss)
+
     def save(self, path: Path) -> None:
         tensors = {name: t.detach().contiguous() for name, t in self._parameters().items()}
         save_file(tensors, path / _WEIGHTS)
-        optimizers = {name: each.state() for name, each in self.optimizers.items()}
-        torch.save({"optimizers": optimizers, "torch_rng": torch.get_rng_state()}, path / _STATE)
+        state: dict[str, Any] = {
+            "optimizers": {name: each.state() for name, each in self.optimizers.items()},
+            "torch_rng": torch.get_rng_state(),
+        }
+        if self._critic is not None:
+            state["critic"] = self._critic.save(path)
+        torch.save(state, path / _STATE)
         (path / _META).write_text(json.dumps({"format": FORMAT, "lora": self._shape()}))
 
     def _shape(self) -> dict[str, Any] | None:
@@ -218,6 +254,10 @@ class TorchTrainBackend:
             mine = {key: tensors[key] for key in optimizer.names}
             optimizer.load_parameters(mine)
             optimizer.load_state(state["optimizers"][name])
+        if self._critic is not None:
+            if "critic" not in state:
+                raise CheckpointError(f"the checkpoint in {path} holds no critic, this run has one")
+            self._critic.restore(path, state["critic"])
         torch.set_rng_state(state["torch_rng"])
 
     def _check_meta(self, meta: dict[str, Any], path: Path) -> None:
