@@ -45,6 +45,8 @@ class FitResult:
     """Directory of the checkpoint to use: the best evaluated one that was kept, else the last."""
     interrupted: bool = False
     """Whether the fit was stopped before its last step."""
+    reason: str | None = None
+    """Why, if it was: an error, or that somebody stopped it."""
     seconds: float = 0.0
     """Wall time of this part of the run."""
 
@@ -54,6 +56,34 @@ class FitResult:
         if path is None or not path.is_file():
             return []
         return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+    def export(self, path: str | Path, *, merged: bool = True, adapter: str | None = None) -> Path:
+        """Write the weights of `checkpoint` in the layout of Hugging Face, with the tokenizer.
+
+        The directory is ready for transformers, vLLM or `agl serve`. Blocks while it loads the
+        model; needs the `rl` extra.
+
+        Args:
+            path: Directory to make; it must not hold anything yet.
+            merged: Write a whole model, its adapters added to its weights; otherwise the adapter
+                alone, in peft's format.
+            adapter: Which one, where the run trained several.
+
+        Returns:
+            `path`.
+
+        Raises:
+            CheckpointError: There is no checkpoint, or it is damaged.
+            ConfigurationError: `path` is not empty, or there is no such adapter.
+        """
+        from agentlightning.algorithm.policy.stored_weights import StoredWeights
+
+        if self.checkpoint is None:
+            raise CheckpointError("This fit left no checkpoint whose weights could be exported.")
+        stored = StoredWeights.find(self.checkpoint)
+        if stored is None:
+            raise CheckpointError(f"{self.checkpoint} is no checkpoint of a run any more.")
+        return stored.export(Path(path), merged=merged, adapter=adapter)
 
     def save(self) -> None:
         """Write the result into its run directory, replacing an earlier one atomically."""

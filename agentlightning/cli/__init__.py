@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "serve": "agentlightning.cli.serve",
     "show": "agentlightning.cli.show",
     "store": "agentlightning.cli.store",
+    "weights": "agentlightning.cli.weights",
 }
 """Subcommand to the module that defines it under the same name."""
 
