@@ -1,4 +1,4 @@
-"""Collecting rollouts: enqueue a step's tasks, wait for them, and read what they brought.
+"""Collecting rollouts: enqueue groups, wait for as many as are wanted, and read what they brought.
 
 Rollout ids are made from run, step and place, so that collecting the same step again after a
 crash finds the rollouts that were finished and runs only the others, under new ids.
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from agentlightning.algorithm.policy.outcome import RolloutOutcome, fetch_outcome
 from agentlightning.errors import InvalidTransitionError, TrainingError
 from agentlightning.store.base import is_finished
-from agentlightning.types import EnqueueRolloutRequest, RolloutConfig, RolloutMode
+from agentlightning.types import AttemptedRollout, EnqueueRolloutRequest, RolloutConfig, RolloutMode
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.algorithm.policy.run_dir import RunDirectory
     from agentlightning.store.base import LightningStore
+    from agentlightning.types import Rollout
 
-__all__ = ["Collector", "PlannedRollout", "cancel_unfinished"]
+__all__ = ["CUT_REASON", "Collected", "Collector", "PlannedRollout", "cancel_unfinished"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ _UNRESPONSIVE_SECONDS = 60.0
 """Silence after which a runner counts as lost; runners renew three times as often."""
 
 _STALL_MARGIN_SECONDS = 60.0
+
+CUT_REASON = "enough other groups of the step were complete"
+"""Metadata `cancelled` of a rollout that was started in excess and came too late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +46,21 @@ class PlannedRollout:
     task: Any
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What came of a plan."""
+
+    outcomes: list[RolloutOutcome]
+    """Of the groups that are used, in the order of the plan."""
+    cut: list[str]
+    """Ids of the rollouts of all other groups that were started."""
+    groups_cut: int
+    queue_waits: list[float]
+    """How long each used rollout waited for a runner, in seconds."""
+
+
 class Collector:
-    """Runs planned rollouts through the store; one step at a time."""
+    """Runs planned rollouts through the store; several plans may be under way at once."""
 
     def __init__(self, store: LightningStore, config: RunConfig, run: RunDirectory) -> None:
         """Use `store` under the time limits of `config`."""
@@ -59,8 +76,9 @@ class Collector:
         step: int,
         resources_id: str,
         on_done: Callable[[int, int], None],
-    ) -> list[RolloutOutcome]:
-        """Return the outcomes of all planned rollouts, in their order.
+        wanted: int | None = None,
+    ) -> Collected:
+        """Run the planned rollouts until so many groups are complete, and cancel the others.
 
         Args:
             planned: What to run; those that ended in an earlier part of the run are
@@ -69,26 +87,31 @@ class Collector:
             step: Step they belong to, kept in their metadata.
             resources_id: Snapshot to run them with.
             on_done: Called with (ended, all) whenever one has ended.
+            wanted: Groups to wait for; those that were complete first are used. None: all.
 
         Raises:
             TrainingError: No rollout has ended for longer than any may take.
         """
+        groups = dict.fromkeys(each.group_id for each in planned)
+        wanted = len(groups) if wanted is None else wanted
         ids = await self._finished_before(planned)
-        reused = sum(rollout_id is not None for rollout_id in ids)
+        missing = {each.group_id for each, found in zip(planned, ids, strict=True) if not found}
+        started = [
+            found or self._id(each.place, self._run.session)
+            for each, found in zip(planned, ids, strict=True)
+        ]
+        if len(groups) - len(missing) < wanted:
+            requests = [
+                self._request(each, rollout_id, mode, step, resources_id)
+                for each, rollout_id, found in zip(planned, started, ids, strict=True)
+                if not found
+            ]
+            await self._store.enqueue_many_rollouts(requests)
+            await self._wait(planned, started, wanted, on_done)
+        reused = sum(found is not None for found in ids)
         if reused:
             logger.info("finished rollouts are used again", extra={"count": reused})
-        ids = [
-            rollout_id or self._id(each.place, self._run.session)
-            for each, rollout_id in zip(planned, ids, strict=True)
-        ]
-        requests = [
-            self._request(each, rollout_id, mode, step, resources_id)
-            for each, rollout_id in zip(planned, ids, strict=True)
-        ]
-        # Enqueueing a rollout that is there already changes nothing.
-        await self._store.enqueue_many_rollouts(requests)
-        await self._wait(ids, on_done)
-        return await self._read(planned, ids)
+        return await self._take(planned, started, wanted)
 
     def _id(self, place: str, session: int) -> str:
         return f"ro-{self._run.run_id}-{session}-{place}"
@@ -131,19 +154,29 @@ class Collector:
             rollout_id=rollout_id,
         )
 
-    async def _wait(self, rollout_ids: list[str], on_done: Callable[[int, int], None]) -> None:
+    async def _wait(
+        self,
+        planned: Sequence[PlannedRollout],
+        rollout_ids: Sequence[str],
+        wanted: int,
+        on_done: Callable[[int, int], None],
+    ) -> None:
+        """Return once so many groups are complete."""
         total = len(rollout_ids)
         # A rollout whose runner is lost late takes the time of each of its attempts.
         patience = self._config.max_attempts * (
             self._config.rollout_timeout_seconds + _STALL_MARGIN_SECONDS
         )
         waits = {
-            asyncio.create_task(self._store.wait_for_rollouts(rollout_ids=[rollout_id]))
-            for rollout_id in rollout_ids
+            asyncio.create_task(
+                self._store.wait_for_rollouts(rollout_ids=[rollout_id])
+            ): each.group_id
+            for each, rollout_id in zip(planned, rollout_ids, strict=True)
         }
+        n_groups = len(set(waits.values()))
         try:
-            while waits:
-                done, waits = await asyncio.wait(
+            while n_groups - len(set(waits.values())) < wanted:
+                done, _ = await asyncio.wait(
                     waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
@@ -153,25 +186,63 @@ class Collector:
                     )
                 for task in done:
                     task.result()
+                    del waits[task]
                 on_done(total - len(waits), total)
         finally:
             for task in waits:
                 task.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _read(
-        self, planned: Sequence[PlannedRollout], ids: Sequence[str]
-    ) -> list[RolloutOutcome]:
-        ended = {
+    async def _take(
+        self, planned: Sequence[PlannedRollout], rollout_ids: Sequence[str], wanted: int
+    ) -> Collected:
+        """Read the groups that were complete first, and cut the others."""
+        members: dict[str, list[str]] = {}
+        for each, rollout_id in zip(planned, rollout_ids, strict=True):
+            members.setdefault(each.group_id, []).append(rollout_id)
+        known = {
             rollout.rollout_id: rollout
-            for rollout in await self._store.query_rollouts(rollout_id_in=list(ids))
+            for rollout in await self._store.query_rollouts(rollout_id_in=list(rollout_ids))
         }
-        return [
-            await fetch_outcome(
-                self._store, ended[rollout_id], group_id=each.group_id, config=self._config
-            )
-            for each, rollout_id in zip(planned, ids, strict=True)
-        ]
+        used = _first_complete(members, known, wanted)
+        rest = [(name, i) for name in members if name not in used for i in members[name]]
+        cut = {i: name for name, i in rest if i in known}
+        for rollout_id in cut:
+            if not is_finished(known[rollout_id]):
+                await _cancel(self._store, known[rollout_id], CUT_REASON)
+        outcomes: list[RolloutOutcome] = []
+        waits: list[float] = []
+        for each, rollout_id in zip(planned, rollout_ids, strict=True):
+            if each.group_id in used:
+                rollout = known[rollout_id]
+                if isinstance(rollout, AttemptedRollout):
+                    waits.append(max(0.0, rollout.attempt.start_time - rollout.start_time))
+                outcomes.append(
+                    await fetch_outcome(
+                        self._store, rollout, group_id=each.group_id, config=self._config
+                    )
+                )
+        return Collected(
+            outcomes=outcomes,
+            cut=list(cut),
+            groups_cut=len(set(cut.values())),
+            queue_waits=waits,
+        )
+
+
+def _first_complete(
+    members: dict[str, list[str]], known: dict[str, Rollout], wanted: int
+) -> set[str]:
+    """Return the groups that were complete first.
+
+    It goes by the times in the store, so that a resumed step takes the same groups again.
+    """
+    ends: dict[str, float] = {}
+    for name, ids in members.items():
+        rollouts = [known[i] for i in ids if i in known and is_finished(known[i])]
+        if len(rollouts) == len(ids):
+            ends[name] = max(rollout.end_time or 0.0 for rollout in rollouts)
+    return set(sorted(ends, key=ends.__getitem__)[:wanted])
 
 
 async def cancel_unfinished(store: LightningStore, *, run_id: str) -> int:
@@ -181,19 +252,20 @@ async def cancel_unfinished(store: LightningStore, *, run_id: str) -> int:
     would only fail at it. What ends meanwhile keeps its end.
     """
     left = [
-        rollout.rollout_id
+        rollout
         for rollout in await store.query_rollouts(
             status_in=["queuing", "requeuing", "preparing", "running"]
         )
         if (rollout.metadata or {}).get("run_id") == run_id
     ]
-    cancelled = [await _cancel(store, rollout_id) for rollout_id in left]
+    cancelled = [await _cancel(store, rollout, "the run was stopped or killed") for rollout in left]
     return sum(cancelled)
 
 
-async def _cancel(store: LightningStore, rollout_id: str) -> bool:
+async def _cancel(store: LightningStore, rollout: Rollout, reason: str) -> bool:
+    metadata = {**(rollout.metadata or {}), "cancelled": reason}
     try:
-        await store.update_rollout(rollout_id, status="cancelled")
+        await store.update_rollout(rollout.rollout_id, status="cancelled", metadata=metadata)
     except InvalidTransitionError:
         return False
     return True

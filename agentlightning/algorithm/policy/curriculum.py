@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
-__all__ = ["epoch_order", "step_task_indices"]
+__all__ = ["epoch_order", "refill_task_indices", "step_task_indices"]
 
 
 def epoch_order(seed: int, epoch: int, tasks: int) -> list[int]:
@@ -36,3 +37,28 @@ def step_task_indices(*, seed: int, step: int, batch: int, tasks: int) -> list[i
         rest = epoch_order(seed, epoch, tasks)[offset:]
         indices.extend(rest[: batch - len(indices)])
     return indices
+
+
+def refill_task_indices(
+    *, seed: int, step: int, number: int, count: int, tasks: int, used: Collection[int]
+) -> list[int]:
+    """Return the tasks that take the place of those that taught nothing.
+
+    They come from a stream of their own, so that the order of the passes stays as it is.
+
+    Args:
+        seed: The run's seed.
+        step: Number of the step, from 0.
+        number: Which refill of the step it is, from 1.
+        count: Tasks to return.
+        tasks: Size of the dataset, at least 1.
+        used: Tasks that the step has had; they come again only when there are no others.
+
+    Example:
+        >>> sorted(refill_task_indices(seed=0, step=0, number=1, count=2, tasks=4, used={0, 3}))
+        [1, 2]
+    """
+    order = list(range(tasks))
+    random.Random(f"{seed}/{step}/refill/{number}").shuffle(order)
+    order.sort(key=lambda index: index in used)
+    return [order[place % tasks] for place in range(count)]

@@ -12,7 +12,14 @@ from agentlightning.errors import EmptyBatchError
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
 
-__all__ = ["check_batch", "failure_table", "group_rewards", "mixed_share", "signal_warning"]
+__all__ = [
+    "check_batch",
+    "failure_table",
+    "group_rewards",
+    "has_signal",
+    "mixed_share",
+    "signal_warning",
+]
 
 _TOLERANCE = 1e-6
 """Rewards of a group that differ by less carry no signal (SkyRL's value)."""
@@ -34,8 +41,13 @@ def group_rewards(outcomes: Sequence[RolloutOutcome]) -> dict[str, list[float]]:
 def mixed_share(outcomes: Sequence[RolloutOutcome]) -> float:
     """Return the share of groups whose rewards differ: the only ones that teach anything."""
     groups = group_rewards(outcomes)
-    mixed = [r for r in groups.values() if r and max(r) - min(r) > _TOLERANCE]
-    return len(mixed) / len(groups) if groups else 0.0
+    mixed = sum(has_signal(rewards) for rewards in groups.values())
+    return mixed / len(groups) if groups else 0.0
+
+
+def has_signal(rewards: Sequence[float]) -> bool:
+    """Return whether the rewards of a group differ, so that they teach something."""
+    return bool(rewards) and max(rewards) - min(rewards) > _TOLERANCE
 
 
 def failure_table(outcomes: Sequence[RolloutOutcome]) -> str:

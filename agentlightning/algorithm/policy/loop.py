@@ -1,7 +1,8 @@
 """The loop of policy optimisation: sample, score, learn, publish; reads top to bottom.
 
-What it leaves out: sampling itself (runners and engine), mathematics (`learning`), and any
-schedule but the synchronous one, in which sampling and learning take turns.
+One loop serves every schedule: steps are trained in order, and sampled at most `max_staleness` steps
+ahead (`schedule`). What it leaves out: sampling itself (runners and engine), and mathematics
+(`learning`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import monotonic
-from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, cancel_unfinished
-from agentlightning.algorithm.policy.curriculum import step_task_indices
+from agentlightning.algorithm.policy.ahead import StepsAhead
+from agentlightning.algorithm.policy.collect import Collector, cancel_unfinished
 from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warning
+from agentlightning.algorithm.policy.evaluation import Evaluator
+from agentlightning.algorithm.policy.schedule import admit
 from agentlightning.algorithm.policy.state import LoopState
-from agentlightning.algorithm.result import Evaluation, FitResult
-from agentlightning.errors import ConfigurationError
+from agentlightning.algorithm.policy.step_sampler import StepSample, StepSampler
+from agentlightning.algorithm.result import FitResult
+from agentlightning.errors import ConfigurationError, TrainingError
 from agentlightning.learning.checkpoint import CheckpointStore
 from agentlightning.progress.base import ProgressSink, RunInfo, Sample, StepReport
 
@@ -62,6 +66,8 @@ class PolicyLoop:
         self._learner = learner
         self._progress = progress
         self._collector = Collector(store, config, run)
+        self._evaluator = Evaluator(config, store, policy, self._collector)
+        self._ahead: StepsAhead | None = None
         self._checkpoints = CheckpointStore(run.checkpoints_path, keep=config.keep)
         self._state = LoopState()
         self._unmarked: list[str] = []
@@ -86,8 +92,12 @@ class PolicyLoop:
             await self._start(total)
             if val_dataset is not None and self._config.eval_first and self._state.step == 0:
                 await self._evaluate(val_dataset)
+            sampler = StepSampler(
+                self._config, self._store, self._policy, self._collector, train_dataset
+            )
+            self._ahead = StepsAhead(sampler.sample, total=total, bound=self._config.max_staleness)
             while self._state.step < total:
-                await self._train_step(train_dataset)
+                await self._train_step(self._ahead)
                 last = self._state.step == total
                 if val_dataset is not None and (last or self._evaluation_is_due()):
                     await self._evaluate(val_dataset)
@@ -95,7 +105,10 @@ class PolicyLoop:
                     await self._save_checkpoint()
             interrupted = False
         finally:
-            result = self._result(seconds=monotonic() - started, interrupted=interrupted)
+            reason = _reason(sys.exception()) if interrupted else None
+            result = self._result(
+                seconds=monotonic() - started, interrupted=interrupted, reason=reason
+            )
             result.save()
             await self._stop(interrupted=interrupted)
             self._progress.ended(interrupted=interrupted, next_steps=_next_steps(result))
@@ -103,6 +116,8 @@ class PolicyLoop:
 
     async def _stop(self, *, interrupted: bool) -> None:
         try:
+            if self._ahead is not None:
+                await self._ahead.stop()
             if interrupted:
                 # Agents fail when the gateway goes; that must not count when the run is resumed.
                 await cancel_unfinished(self._store, run_id=self._run.run_id)
@@ -128,76 +143,58 @@ class PolicyLoop:
             )
         )
 
-    async def _train_step(self, dataset: Dataset[Any]) -> None:
-        step = self._state.step
+    async def _train_step(self, ahead: StepsAhead) -> None:
         started = monotonic()
-        planned = self._plan_step(dataset, step)
-        outcomes = await self._sample(planned, temperature=self._config.temperature, mode="train")
+        self._progress.phase("sampling")
+        sample = await ahead.take(
+            self._state.step, lambda done, all_: self._progress.phase("sampling", done, all_)
+        )
         sampled = monotonic()
+        admission = admit(
+            sample.outcomes, version=self._policy.version, bound=self._config.max_staleness
+        )
+        outcomes = admission.outcomes
+        if not outcomes:
+            raise TrainingError(
+                f"Every group of step {self._state.step + 1} was sampled by weights more than "
+                f"{self._config.max_staleness} versions older than those to be trained. Allow "
+                "more with max_staleness, or begin a new run."
+            )
         check_batch(outcomes, max_empty_share=self._config.max_empty_share)
         self._progress.phase("training")
-        metrics = await self._learner.learn(outcomes, step=step)
-        metrics |= self._policy.history_metrics()
+        metrics = await self._learner.learn(outcomes, step=self._state.step)
+        metrics |= self._policy.history_metrics() | sample.metrics()
+        metrics["training/async/groups_dropped_stale"] = float(len(admission.stale_groups))
+        metrics["training/async/steps_under_way"] = float(ahead.under_way)
+        self._unmarked += [*(each.rollout_id for each in sample.outcomes), *sample.cut]
         self._state.step += 1
         self._state.version = self._policy.version
-        metrics |= self._speed(metrics, started, sampled)
+        metrics |= self._speed(metrics, sample, started, sampled)
         warning = signal_warning(outcomes, step=self._state.step, metrics=metrics)
         if warning:
             logger.warning("weak training signal", extra={"diagnosis": warning})
             self._progress.warned(warning)
         self._progress.stepped(self._report(outcomes, metrics, warning))
 
-    def _plan_step(self, dataset: Dataset[Any], step: int) -> list[PlannedRollout]:
-        """Plan `group_size` rollouts of each of the step's tasks."""
-        indices = step_task_indices(
-            seed=self._config.seed,
-            step=step,
-            batch=self._config.batch_groups,
-            tasks=len(dataset),
-        )
-        return [
-            PlannedRollout(
-                place=f"t{step}-{slot}-{member}",
-                group_id=f"{step}-{slot}",
-                task=dataset[index],
-            )
-            for slot, index in enumerate(indices)
-            for member in range(self._config.group_size)
-        ]
-
-    async def _sample(
-        self, planned: Sequence[PlannedRollout], *, temperature: float, mode: Any
-    ) -> list[RolloutOutcome]:
-        """Run the planned rollouts under the present weights."""
-        phase = "sampling" if mode == "train" else "evaluating"
-        self._progress.phase(phase, 0, len(planned))
-        self._set_sampling(temperature)
-        update = await self._store.update_resources("policy", self._policy.resources())
-        outcomes = await self._collector.collect(
-            planned,
-            mode=mode,
-            step=self._state.step,
-            resources_id=f"{update.resources_id}@{update.version}",
-            on_done=lambda done, all_: self._progress.phase(phase, done, all_),
-        )
-        self._unmarked.extend(outcome.rollout_id for outcome in outcomes)
-        return outcomes
-
     def _set_sampling(self, temperature: float) -> None:
         # What is trained must be what was sampled, whatever the agent asks for.
         forced = {"temperature": temperature, "top_p": 1.0, "top_k": None}
         self._policy.set_sampling(forced=forced, max_tokens=self._config.max_tokens)
 
-    def _speed(self, metrics: dict[str, float], started: float, sampled: float) -> dict[str, float]:
+    def _speed(
+        self, metrics: dict[str, float], sample: StepSample, started: float, sampled: float
+    ) -> dict[str, float]:
         ended = monotonic()
         return {
             "training/global_step": float(self._state.step),
             "training/version": float(self._state.version),
-            "timing/sample_s": sampled - started,
+            "timing/sample_s": sample.seconds,
+            "timing/sample_wait_s": sampled - started,
             "timing/train_s": ended - sampled,
             "timing/step_s": ended - started,
             "speed/rollouts_per_second": metrics["training/n_rollouts"] / (ended - started),
-            "speed/tokens_per_second": metrics["training/n_sampled_tokens"] / (sampled - started),
+            "speed/tokens_per_second": metrics["training/n_sampled_tokens"]
+            / max(sample.seconds, 1e-9),
         }
 
     def _report(
@@ -220,27 +217,21 @@ class PolicyLoop:
 
     async def _evaluate(self, dataset: Dataset[Any]) -> None:
         """Measure the present weights on every validation task."""
-        started = monotonic()
+        if self._ahead is not None:
+            # What is sampled for training must not be sampled as an evaluation is.
+            await self._ahead.settle()
+        self._progress.phase("evaluating", 0, len(dataset))
+        self._set_sampling(self._config.eval_temperature)
         step = self._state.step
-        planned = [
-            PlannedRollout(place=f"e{step}-{index}", group_id=f"e{step}", task=dataset[index])
-            for index in range(len(dataset))
-        ]
-        outcomes = await self._sample(
-            planned, temperature=self._config.eval_temperature, mode="val"
-        )
-        rewards = [
-            self._config.failure_reward if outcome.reward is None else outcome.reward
-            for outcome in outcomes
-        ]
-        evaluation = Evaluation(
-            step=step,
-            reward=sum(rewards) / len(rewards),
-            tasks=len(rewards),
-            failed=sum(outcome.outcome != "ok" for outcome in outcomes),
-            seconds=monotonic() - started,
-            checkpoint=f"step-{step:06d}" if step else None,
-        )
+        try:
+            evaluation, rollout_ids = await self._evaluator.measure(
+                dataset,
+                step=step,
+                on_done=lambda done, all_: self._progress.phase("evaluating", done, all_),
+            )
+        finally:
+            self._set_sampling(self._config.temperature)
+        self._unmarked += rollout_ids
         self._state.evaluations.append(evaluation)
         self._progress.evaluated(step, evaluation.reward, evaluation.tasks, evaluation.seconds)
 
@@ -260,7 +251,7 @@ class PolicyLoop:
         with contextlib.suppress(NotImplementedError):
             await self._store.mark_read(read)
 
-    def _result(self, *, seconds: float, interrupted: bool) -> FitResult:
+    def _result(self, *, seconds: float, interrupted: bool, reason: str | None) -> FitResult:
         kept = {checkpoint.path.name for checkpoint in self._checkpoints.all()}
         self._state.evaluations = [
             each if each.checkpoint in kept else replace(each, checkpoint=None)
@@ -273,6 +264,7 @@ class PolicyLoop:
             evaluations=list(self._state.evaluations),
             checkpoint=self._checkpoint_to_use(),
             interrupted=interrupted,
+            reason=reason,
             seconds=seconds,
         )
 
@@ -280,6 +272,13 @@ class PolicyLoop:
         """Return the best evaluated checkpoint, or the last one when none was evaluated."""
         chosen = self._checkpoints.best() or self._checkpoints.latest()
         return chosen.path if chosen else None
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return why a fit did not come to its last step."""
+    if error is None or isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "stopped from outside"
+    return f"{type(error).__name__}: {error}"
 
 
 def _sample(outcome: RolloutOutcome) -> Sample:

@@ -221,7 +221,7 @@ class Policy:
         """
         inference, backend = self.inference, _ready(self._backend)
         if inference.shares_weights:
-            await inference.pause(mode="wait")
+            await inference.pause(mode=self._config.swap)
         try:
             metrics = await asyncio.to_thread(backend.step, batch, loss, version=inference.version)
             await inference.publish(inference.version + 1, backend)
@@ -247,7 +247,7 @@ class Policy:
         if not inference.shares_weights:
             return await asyncio.to_thread(score, batch)
         # Scoring chooses adapters on the very module that is sampled.
-        await inference.pause(mode="wait")
+        await inference.pause(mode=self._config.swap)
         try:
             return await asyncio.to_thread(score, batch)
         finally:

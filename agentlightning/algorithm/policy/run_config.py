@@ -15,9 +15,10 @@ from agentlightning.errors import ConfigurationError
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.earned import Earned
 
-__all__ = ["HistoryMode", "RunConfig"]
+__all__ = ["HistoryMode", "RunConfig", "SwapMode"]
 
 HistoryMode = Literal["exact", "template"]
+SwapMode = Literal["wait", "keep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,17 @@ class RunConfig:
     """Regular expression searched in the role of a call, or in the model name of a call without one:
     only calls that match are trained. None trains all. The role is what the client says (path,
     header `x-agl-role`), or else the agent whose span the call lies in."""
+    max_staleness: int = 0
+    """How many steps sampling may be ahead of training, so that no token is trained by more versions
+    than this after it was sampled. 0: sampling and training take turns; 1: a step is sampled while
+    the one before is trained; n: likewise n steps."""
+    swap: SwapMode = "wait"
+    """What becomes of answers under way when the weights change: `wait` lets them end first, `keep`
+    stops them between two tokens and goes on under the new weights, so that each token has the
+    version that sampled it."""
+    oversample: float = 1.0
+    """Groups started for each that is wanted. The first to be complete are trained, the others are
+    cancelled; tasks that take long are then trained less often than others."""
     rollout_timeout_seconds: float = 600.0
     """Longest life of one rollout."""
     max_attempts: int = 2
@@ -139,6 +151,9 @@ class RunConfig:
         )
         self._require(0 <= self.max_empty_share <= 1, "max_empty_share", "must lie in 0..1")
         self._require_one_of("history", get_args(HistoryMode))
+        self._require_one_of("swap", get_args(SwapMode))
+        self._require(self.max_staleness >= 0, "max_staleness", "must not be negative")
+        self._require(1 <= self.oversample <= 10, "oversample", "must lie in 1..10")
         self._require_one_of("failure_policy", ("reward", "exclude"))
         try:
             re.compile(self.roles or "")
@@ -162,6 +177,11 @@ class RunConfig:
     def reward_of(self, earned: Earned) -> float | None:
         """Return what a rollout got as one number; None when nobody scored it."""
         return earned.final
+
+    @property
+    def refills(self) -> int:
+        """How often groups without a signal may be replaced within a step."""
+        return 0
 
     @property
     def alias(self) -> str:

@@ -43,9 +43,10 @@ async def collecting(store, tmp_path):
 
     async def collecting(*tasks, number=1, on_done=lambda done, total: None, **settings):
         config, run = session(tmp_path, number, **settings)
-        return await Collector(store, config, run).collect(
+        collected = await Collector(store, config, run).collect(
             planned(*tasks), mode="train", step=4, resources_id=resources_id, on_done=on_done
         )
+        return collected.outcomes
 
     return collecting
 
