@@ -8,10 +8,10 @@ goes on meanwhile. Either is told the new version afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from agentlightning.inference.base import InferenceBackend
     from agentlightning.learning.losses import LossSpec
     from agentlightning.learning.rows import RowBatch
+    from agentlightning.learning.value_loss import ValueLossSpec
     from agentlightning.store.base import LightningStore
 
 __all__ = ["Policy"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Stream: TypeAlias = "NDArray[np.float32]"
@@ -153,6 +155,7 @@ class Policy:
                 grad_norm_limit=config.grad_norm_limit,
                 warmup_steps=config.warmup_steps,
                 max_slots=config.micro_batch_tokens,
+                critic=config.critic(),
             ),
         )
         if checkpoint is not None:
@@ -242,14 +245,36 @@ class Policy:
         Raises:
             ConfigurationError: Every weight is trained, so that no reference is left.
         """
-        inference, backend = self.inference, _ready(self._backend)
+        backend = _ready(self._backend)
         score = backend.reference_logprobs if reference else backend.logprobs
+        return await self._undisturbed(score, batch)
+
+    async def values(self, batch: RowBatch) -> list[Stream]:
+        """Return what the critic predicts before each trained token, a stream per row.
+
+        Raises:
+            ConfigurationError: The configuration has no critic.
+        """
+        return await self._undisturbed(_ready(self._backend).values, batch)
+
+    async def train_critic(self, batch: RowBatch, loss: ValueLossSpec) -> dict[str, float]:
+        """Let the critic learn from rows with returns; the policy and its version stay.
+
+        Raises:
+            ConfigurationError: The configuration has no critic.
+            NonFiniteLossError: The loss is NaN or infinite; the critic is as it was.
+        """
+        return await self._undisturbed(_ready(self._backend).step_critic, batch, loss)
+
+    async def _undisturbed(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work` in a thread, while nobody samples the module that it computes with."""
+        inference = self.inference
         if not inference.shares_weights:
-            return await asyncio.to_thread(score, batch)
+            return await asyncio.to_thread(work, *args, **kwargs)
         # Scoring chooses adapters on the very module that is sampled.
         await inference.pause(mode=self._config.swap)
         try:
-            return await asyncio.to_thread(score, batch)
+            return await asyncio.to_thread(work, *args, **kwargs)
         finally:
             await inference.resume()
 

@@ -14,6 +14,7 @@ from agentlightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.earned import Earned
+    from agentlightning.learning.critic import CriticConfig
 
 __all__ = ["HistoryMode", "RunConfig", "SwapMode"]
 
@@ -182,6 +183,10 @@ class RunConfig:
     def refills(self) -> int:
         """How often groups without a signal may be replaced within a step."""
         return 0
+
+    def critic(self) -> CriticConfig | None:
+        """Return the critic to train beside the policy; None for an algorithm without one."""
+        return None
 
     @property
     def alias(self) -> str:
