@@ -20,8 +20,8 @@ __all__ = ["InferenceBackend", "InferenceStats", "WeightSource"]
 class WeightSource(Protocol):
     """What can write the weights under training; every `TrainBackend` is one."""
 
-    def export(self, path: Path, *, merged: bool = False) -> None:
-        """Write adapters in peft's format, or a whole model in that of transformers."""
+    def export(self, path: Path, *, merged: bool = False, adapter: str = "default") -> None:
+        """Write an adapter in peft's format, or a whole model in that of transformers."""
         ...
 
 

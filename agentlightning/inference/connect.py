@@ -11,6 +11,7 @@ from agentlightning.errors import ConfigurationError
 from agentlightning.inference.base import InferenceBackend
 from agentlightning.inference.embedded import EmbeddedInference
 from agentlightning.inference.vllm import VLLMInference
+from agentlightning.inference.vllm_server import VLLMServer
 from agentlightning.settings import Settings
 
 __all__ = ["connect_inference"]
@@ -52,12 +53,12 @@ def connect_inference(
         raise ConfigurationError(
             f"inference={spec!r} is unknown; use 'embedded' or 'vllm://host:port'."
         )
+    key = Settings.from_environment().vllm_api_key
     return VLLMInference(
-        f"{_SCHEMES[kind]}://{address}",
+        VLLMServer(f"{_SCHEMES[kind]}://{address}", api_key=key),
         model=model,
         tokenizer=tokenizer,
         name=name,
         history=history,
         weights_dir=Path(weights_dir).expanduser() if weights_dir else None,
-        api_key=Settings.from_environment().vllm_api_key,
     )

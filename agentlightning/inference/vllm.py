@@ -13,9 +13,11 @@ import logging
 import shutil
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agentlightning.engine.adapters import BASE, DEFAULT_ADAPTER
 from agentlightning.engine.chat import HistoryMode
 from agentlightning.engine.engine import PauseMode, eos_ids_of
 from agentlightning.engine.service import EngineUpstream
@@ -49,7 +51,7 @@ class VLLMInference:
 
     def __init__(
         self,
-        base_url: str,
+        server: VLLMServer,
         *,
         model: Any,
         tokenizer: Any,
@@ -57,12 +59,12 @@ class VLLMInference:
         history: HistoryMode = "exact",
         weights_dir: Path | None = None,
         keep_versions: int = 2,
-        api_key: str | None = None,
+        adapters: Sequence[str] = (DEFAULT_ADAPTER,),
     ) -> None:
         """Prepare; nothing is sent before `start`.
 
         Args:
-            base_url: `http://host:8000`.
+            server: Where it is.
             model: The module that is trained, of transformers' kind; only its configuration is
                 read.
             tokenizer: Its tokenizer.
@@ -70,14 +72,11 @@ class VLLMInference:
             history: How prompts with earlier answers are made.
             weights_dir: Directory that the server sees under the same path, for new weights; None
                 makes a temporary one, which only a server on this machine sees.
-            keep_versions: Adapters that stay loaded. The server holds all of them if its
-                `--max-loras` is as many, and reads them again from their files if not.
-            api_key: What the server was started with as `--api-key`.
-
-        Raises:
-            ConfigurationError: The URL is none.
+            keep_versions: Versions of each adapter that stay loaded. The server holds all of them
+                if its `--max-loras` is as many, and reads them again from their files if not.
+            adapters: What is published of a source that trains adapters.
         """
-        self._server = VLLMServer(base_url, api_key=api_key)
+        self._server = server
         self._tokens = VLLMTokens(
             self._server,
             tokenizer,
@@ -96,6 +95,7 @@ class VLLMInference:
         self._given_dir = weights_dir
         self._dir: Path | None = None
         self._keep = keep_versions
+        self._names = tuple(adapters)
         self._facts: ServerFacts | None = None
         self._adapters: list[ServedModel] = []
         """Loaded by us, oldest first."""
@@ -143,7 +143,7 @@ class VLLMInference:
                 extra={"server": self._server.name},
             )
         self._dir = await asyncio.to_thread(self._make_dir)
-        self._tokens.ready(ServedModel(facts.model, 0), context=facts.context)
+        self._tokens.ready({BASE: ServedModel(facts.model, 0)}, version=0, context=facts.context)
         self._facts = facts
         logger.info(
             "model server connected",
@@ -157,11 +157,13 @@ class VLLMInference:
         replaces the one before: calls that run are waited for, others wait meanwhile.
         """
         self._ready()
-        path = await asyncio.to_thread(self._write, version, weights)
-        if (path / "adapter_config.json").exists():
-            await self._publish_adapter(version, path)
+        written = [
+            await asyncio.to_thread(self._write, version, weights, name) for name in self._names
+        ]
+        if all((path / "adapter_config.json").exists() for path in written):
+            await self._publish_adapters(version, written)
         else:
-            await self._publish_model(version, path)
+            await self._publish_model(version, written[0])
         logger.info("weights published", extra={"server": self._server.name, "version": version})
 
     async def pause(self, *, mode: PauseMode = "wait") -> None:
@@ -210,18 +212,20 @@ class VLLMInference:
 
     # -- adapters -------------------------------------------------------------------------------
 
-    async def _publish_adapter(self, version: int, path: Path) -> None:
-        served = ServedModel(f"{self._stem}-v{version}", version)
-        if any(it.name == served.name for it in self._adapters):
+    async def _publish_adapters(self, version: int, written: Sequence[Path]) -> None:
+        if any(it.version == version for it in self._adapters):
             raise ConfigurationError(f"version {version} was published before")
-        await self._order(
-            "/v1/load_lora_adapter",
-            {"lora_name": served.name, "lora_path": str(path)},
-            needs=_NEEDS_ADAPTERS,
-        )
-        self._adapters.append(served)
-        self._tokens.ready(served)
-        for old in self._adapters[: -self._keep]:
+        served = {BASE: ServedModel(self._ready().model, version)}
+        for adapter, path in zip(self._names, written, strict=True):
+            served[adapter] = ServedModel(f"{self._stem}-{path.name}", version)
+            await self._order(
+                "/v1/load_lora_adapter",
+                {"lora_name": served[adapter].name, "lora_path": str(path)},
+                needs=_NEEDS_ADAPTERS,
+            )
+            self._adapters.append(served[adapter])
+        self._tokens.ready(served, version=version)
+        for old in self._adapters[: -self._keep * len(self._names)]:
             if not old.running:
                 self._adapters.remove(old)
                 await self._unload(old)
@@ -229,7 +233,7 @@ class VLLMInference:
     async def _unload(self, served: ServedModel) -> None:
         await self._server.call("POST", "/v1/unload_lora_adapter", {"lora_name": served.name})
         if self._dir is not None:
-            old = self._dir / f"v{served.version}"
+            old = self._dir / served.name.removeprefix(f"{self._stem}-")
             await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
     # -- whole models ---------------------------------------------------------------------------
@@ -243,7 +247,8 @@ class VLLMInference:
             orders = {"method": "reload_weights", "kwargs": {"weights_path": str(path)}}
             await self._order("/collective_rpc", orders, needs=_NEEDS_MODELS)
             await self._order("/reset_prefix_cache", {}, needs=_NEEDS_MODELS)
-            self._tokens.ready(ServedModel(self._ready().model, version))
+            served = ServedModel(self._ready().model, version)
+            self._tokens.ready({BASE: served}, version=version)
         finally:
             if not was_closed:
                 gate.open()
@@ -284,14 +289,15 @@ class VLLMInference:
         path.mkdir(parents=True, exist_ok=True)
         return path.resolve()
 
-    def _write(self, version: int, weights: WeightSource) -> Path:
-        """Write the weights into a directory that appears once it is whole."""
+    def _write(self, version: int, weights: WeightSource, adapter: str) -> Path:
+        """Write weights into a directory that appears once it is whole."""
         assert self._dir is not None
-        path, partial = self._dir / f"v{version}", self._dir / f".v{version}.partial"
+        name = f"v{version}" if adapter == DEFAULT_ADAPTER else f"{adapter}-v{version}"
+        path, partial = self._dir / name, self._dir / f".{name}.partial"
         for left in (path, partial):
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
-        weights.export(partial)
+        weights.export(partial, adapter=adapter)
         partial.rename(path)
         return path
 

@@ -7,11 +7,12 @@ by the name that a call asks for; `vllm` says which name that is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentlightning.engine.adapters import BASE, DEFAULT_ADAPTER
 from agentlightning.engine.request import (
     FinishReason,
     Generation,
@@ -121,7 +122,9 @@ class VLLMTokens:
         self._eos_ids = eos_ids
         self._vocabulary = vocabulary
         self._context = 0
-        self._served: ServedModel | None = None
+        self._version = 0
+        self._served: Mapping[str, ServedModel] = {}
+        """By adapter; `BASE` is the model without any."""
         self._lock = threading.Lock()
 
     @property
@@ -138,22 +141,26 @@ class VLLMTokens:
 
     @property
     def version(self) -> int:
-        return self._served.version if self._served is not None else 0
+        return self._version
 
-    def ready(self, served: ServedModel, *, context: int | None = None) -> None:
+    def ready(
+        self, served: Mapping[str, ServedModel], *, version: int, context: int | None = None
+    ) -> None:
         """Sample these weights from the next call on.
 
         Args:
-            served: What to ask for.
+            served: What to ask for, by adapter: `BASE` always, `DEFAULT_ADAPTER` if there is one.
+            version: Of all of them together.
             context: Most tokens of prompt and completion together; None leaves it as it is.
         """
         with self._lock:
             self._served = served
+            self._version = version
             self._context = context or self._context
 
     def check_prompt(self, ids: Sequence[int]) -> None:
         """Refuse what does not fit; see `TokenSource.check_prompt`."""
-        if self._served is None:
+        if not self._served:
             raise EngineError(f"{self._server.name} is not connected yet; call start() first")
         if not ids:
             raise RequestError("the prompt is empty; send at least one token", param="messages")
@@ -174,6 +181,7 @@ class VLLMTokens:
         prompt_ids: Sequence[int],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         on_token: TokenCallback | None = None,
     ) -> Generation:
         """Sample one completion; see `TokenSource.generate`.
@@ -184,7 +192,7 @@ class VLLMTokens:
         self.check_prompt(prompt_ids)
         answer = _Answer(tops=params.top_logprobs)
         async with self.gate.passing():
-            with self._asking() as served:
+            with self._asking(adapter) as served:
                 body = self._body(prompt_ids, params, served.name)
                 if on_token is None:
                     self._read(answer, await self._server.complete(body))
@@ -193,11 +201,19 @@ class VLLMTokens:
         return self._generation(prompt_ids, answer, served.version)
 
     @contextmanager
-    def _asking(self) -> Generator[ServedModel]:
+    def _asking(self, adapter: str | None) -> Generator[ServedModel]:
         """Hold on to the weights of this moment, so that nobody unloads them meanwhile."""
         with self._lock:
-            served = self._served
-            assert served is not None
+            if adapter is None:
+                adapter = DEFAULT_ADAPTER if DEFAULT_ADAPTER in self._served else BASE
+            served = self._served.get(adapter)
+            if served is None:
+                raise RequestError(
+                    f"the model has no adapter {adapter!r}; it has {sorted(filter(None, self._served))}",
+                    param="model",
+                    status=404,
+                    error_code="model_not_found",
+                )
             served.running += 1
         try:
             yield served

@@ -10,6 +10,7 @@ import torch
 
 from agentlightning.engine.loading import LoadedModel, load_model
 from agentlightning.inference.vllm import VLLMInference
+from agentlightning.inference.vllm_server import VLLMServer
 from tests.support.tiny_model import make_tiny_model
 from tests.support.vllm_like_server import VLLMLikeServer
 
@@ -37,7 +38,11 @@ def connect(tiny: LoadedModel) -> Any:
     @asynccontextmanager
     async def connect(server: VLLMLikeServer, **options: Any) -> AsyncIterator[VLLMInference]:
         inference = VLLMInference(
-            server.url, model=tiny.model, tokenizer=tiny.tokenizer, name="tiny", **options
+            VLLMServer(server.url),
+            model=tiny.model,
+            tokenizer=tiny.tokenizer,
+            name="tiny",
+            **options,
         )
         try:
             await inference.start()

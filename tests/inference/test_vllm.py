@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from agentlightning.engine.loading import load_model
-from agentlightning.errors import ConfigurationError, UpstreamError
+from agentlightning.errors import ConfigurationError, RequestError, UpstreamError
 from agentlightning.gateway.upstream import UpstreamRequest
 from agentlightning.inference.vllm import VLLMInference
+from agentlightning.inference.vllm_server import VLLMServer
 from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {"x": 1}}\n</tool_call>'
@@ -21,7 +22,7 @@ class Adapters:
 
     name = "adapter_model.safetensors"
 
-    def export(self, path: Path, *, merged: bool = False) -> None:
+    def export(self, path: Path, *, merged: bool = False, adapter: str = "default") -> None:
         (path / "adapter_config.json").write_text("{}")
         (path / self.name).write_text("weights")
 
@@ -29,7 +30,7 @@ class Adapters:
 class Model(Adapters):
     """Writes a directory as a train backend without adapters does."""
 
-    def export(self, path: Path, *, merged: bool = False) -> None:
+    def export(self, path: Path, *, merged: bool = False, adapter: str = "default") -> None:
         (path / "config.json").write_text("{}")
 
 
@@ -76,7 +77,7 @@ async def test_it_says_what_it_is_connected_to(connect, server):
 async def test_before_start_it_says_so(tiny):
     """Used too early it says what to do; stopping it is always fine."""
     inference = VLLMInference(
-        "http://127.0.0.1:9", model=tiny.model, tokenizer=tiny.tokenizer, name="t"
+        VLLMServer("http://127.0.0.1:9"), model=tiny.model, tokenizer=tiny.tokenizer, name="t"
     )
     with pytest.raises(ConfigurationError, match=r"call start\(\) first"):
         await inference.publish(0, Adapters())
@@ -108,6 +109,24 @@ async def test_adapters_come_under_a_name_for_each_version(connect, server, tmp_
         assert set(server.adapters.values()) == {str(root / "v2"), str(root / "v3")}
     assert server.adapters == {}
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_several_adapters_are_sampled_by_name(connect, server):
+    """Each comes under a name of its own; without a name it is the base if none is the default."""
+    async with connect(server, adapters=("planner", "coder"), keep_versions=1) as inference:
+        for version in (0, 1):
+            await inference.publish(version, Adapters())
+            asked = {}
+            for adapter in ("planner", "coder", "", None):
+                generation = await inference.tokens.generate([5], adapter=adapter)
+                assert generation.versions[0][2] == version
+                asked[adapter] = server.completions[-1]["model"]
+            assert set(server.adapters) == {asked["planner"], asked["coder"]}
+            assert asked["coder"].endswith(f"-coder-v{version}")
+            assert asked[""] == asked[None] == "base"
+        with pytest.raises(RequestError, match=r"no adapter 'x'; it has \['coder', 'planner'\]"):
+            await inference.tokens.generate([5], adapter="x")
+    assert server.adapters == {}
 
 
 async def test_names_are_no_other_runs(connect, server):

@@ -22,7 +22,7 @@ EOS = 258
 async def tokens(server, tiny):
     client = VLLMServer(server.url)
     tokens = VLLMTokens(client, tiny.tokenizer, eos_ids=frozenset({EOS}), vocabulary=266)
-    tokens.ready(ServedModel("base", 3), context=16)
+    tokens.ready({"": ServedModel("base", 3)}, version=3, context=16)
     yield tokens
     await client.aclose()
 
