@@ -65,10 +65,10 @@ lock: setup  ## Pin what .venv holds now in requirements/dev.txt
 	$(BIN)/uv pip install --quiet --no-deps --python .venvs/$*/bin/python --requirements $<
 	@touch $@
 
-# By pip, for the same reason as torch above.
 .venvs/vllm.stamp: requirements/vllm.txt .venv/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venvs/vllm
-	$(PIP) --python .venvs/vllm/bin/python install --quiet --no-deps --requirement $<
+	$(PIP) --python .venvs/vllm/bin/python install --quiet --no-deps --constraint $< torch
+	$(BIN)/uv pip install --quiet --no-deps --python .venvs/vllm/bin/python --requirement $<
 	@touch $@
 
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
