@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from agentlightning.errors import ConfigurationError, MissingExtraError
 
@@ -81,7 +81,7 @@ def load_adapter(model: Any, name: str, path: str | Path) -> None:
     if config.peft_type != peft.PeftType.LORA:
         raise ConfigurationError(f"{directory} is an adapter of type {config.peft_type}, not LoRA")
     config.inference_mode = True
-    weight = next(cast("Any", model).parameters())
+    weight = next(model.parameters())
     weights = load_peft_weights(str(directory), device="cpu")
     with warnings.catch_warnings():
         # peft warns of a second adapter, which is what was asked for.

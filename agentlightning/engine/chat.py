@@ -53,12 +53,15 @@ class ChatService:
         self._tells_choice = "tool_choice" in str(engine.tokenizer.chat_template)
         self._has_warned = False
 
-    async def complete(self, body: Any, *, conversation: str | None = None) -> Body:
+    async def complete(
+        self, body: Any, *, conversation: str | None = None, adapter: str | None = None
+    ) -> Body:
         """Answer a request in one piece; `stream` in the body is not looked at.
 
         Args:
             body: The decoded request.
             conversation: Whose earlier answers the prompt may repeat.
+            adapter: LoRA adapter to sample with, see `TokenSource.generate`.
 
         Raises:
             RequestError: The request is wrong; `to_body` of the error is the answer.
@@ -67,7 +70,7 @@ class ChatService:
         request = parse_chat_request(body)
         plan = self._plan(request, conversation)
         version = self.engine.version
-        sampler = self._sampler(request, plan)
+        sampler = self._sampler(request, plan, adapter)
         choices = await sampler.whole(watched=bool(request.stop))
         answer = self._head(request, "chat.completion")
         answer["choices"] = [self._choice(request, choice, version) for choice in choices]
@@ -77,7 +80,9 @@ class ChatService:
             answer["weight_version"] = version
         return answer
 
-    async def stream(self, body: Any, *, conversation: str | None = None) -> AsyncGenerator[Body]:
+    async def stream(
+        self, body: Any, *, conversation: str | None = None, adapter: str | None = None
+    ) -> AsyncGenerator[Body]:
         """Answer a request in chunks; closing the iterator cancels the completions.
 
         A wrong request raises at the first chunk, before anything was sampled.
@@ -85,6 +90,7 @@ class ChatService:
         Args:
             body: The decoded request.
             conversation: Whose earlier answers the prompt may repeat.
+            adapter: LoRA adapter to sample with, see `TokenSource.generate`.
 
         Raises:
             RequestError: The request is wrong.
@@ -102,7 +108,7 @@ class ChatService:
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
             yield {**head, "choices": [choice], **opening}
             opening = {}
-        sampler = self._sampler(request, plan)
+        sampler = self._sampler(request, plan, adapter)
         async with aclosing(sampler.pieces()) as pieces:
             async for piece in pieces:
                 yield {**head, "choices": [self._chunk(request, piece, version)]}
@@ -140,7 +146,9 @@ class ChatService:
         ids = self._prompt(parse_chat_request(body), conversation, is_trial=True).ids
         return {"count": len(ids), "max_model_len": self.engine.context, "tokens": ids}
 
-    def _sampler(self, request: ChatRequest, plan: PromptPlan) -> ChoiceSampler:
+    def _sampler(
+        self, request: ChatRequest, plan: PromptPlan, adapter: str | None
+    ) -> ChoiceSampler:
         def remember(choice: SampledChoice) -> None:
             message = _message(choice)
             ids = choice.generation.token_ids
@@ -148,7 +156,12 @@ class ChatService:
 
         prompts = [plan.ids] * request.n
         return ChoiceSampler(
-            self.engine, prompts, request.params, lambda: self._writer(request, plan), remember
+            self.engine,
+            prompts,
+            request.params,
+            lambda: self._writer(request, plan),
+            remember,
+            adapter=adapter,
         )
 
     # -- shapes ---------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ class ChoiceSampler:
         params: SamplingParams,
         write: Callable[[], ChoiceWriter],
         on_end: Callable[[SampledChoice], None] | None = None,
+        *,
+        adapter: str | None = None,
     ) -> None:
         """Prepare to sample.
 
@@ -59,12 +61,14 @@ class ChoiceSampler:
             params: How to sample; each choice derives a seed of its own from its seed.
             write: Makes the writer of a choice.
             on_end: Is told each choice that ends, before anyone else is.
+            adapter: LoRA adapter to sample with, see `TokenSource.generate`.
         """
         self._engine = engine
         self._prompts = prompts
         self._params = params
         self._write = write
         self._on_end = on_end
+        self._adapter = adapter
         self.choices: list[SampledChoice] = []
         """All choices in their order, once they have ended."""
 
@@ -144,7 +148,9 @@ class ChoiceSampler:
         params = self._params
         if params.seed is not None:
             params = replace(params, seed=derive_seed(params.seed, index))
-        generation = await self._engine.generate(self._prompts[index], params, on_token=watch)
+        generation = await self._engine.generate(
+            self._prompts[index], params, adapter=self._adapter, on_token=watch
+        )
         if generation.finish_reason == "abort":
             raise EngineError("the engine was stopped before the completion was done")
         return generation

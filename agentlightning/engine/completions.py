@@ -72,8 +72,12 @@ class CompletionService:
         self._model = model
         self._tokens = TokenText(engine.tokenizer)
 
-    async def complete(self, body: Any) -> Body:
+    async def complete(self, body: Any, *, adapter: str | None = None) -> Body:
         """Answer a request in one piece; `stream` in the body is not looked at.
+
+        Args:
+            body: The decoded request.
+            adapter: LoRA adapter to sample with, see `TokenSource.generate`.
 
         Raises:
             RequestError: The request is wrong; `to_body` of the error is the answer.
@@ -81,7 +85,7 @@ class CompletionService:
         """
         request = self._read(body)
         version = self._engine.version
-        choices = await self._sampler(request).whole(watched=bool(request.stop))
+        choices = await self._sampler(request, adapter).whole(watched=bool(request.stop))
         answer = self._head(request, version)
         answer["choices"] = [
             {
@@ -94,10 +98,14 @@ class CompletionService:
         answer["usage"] = usage_of(choices, each=request.n)
         return answer
 
-    async def stream(self, body: Any) -> AsyncGenerator[Body]:
+    async def stream(self, body: Any, *, adapter: str | None = None) -> AsyncGenerator[Body]:
         """Answer a request in chunks; closing the iterator cancels the completions.
 
         A wrong request raises at the first chunk, before anything was sampled.
+
+        Args:
+            body: The decoded request.
+            adapter: LoRA adapter to sample with, see `TokenSource.generate`.
 
         Raises:
             RequestError: The request is wrong.
@@ -110,7 +118,7 @@ class CompletionService:
         for index in range(len(offsets)):
             empty = self._choice(request, Piece(index=index), version, offset=0)
             yield {**head, "choices": [{**empty, **self._prompt(request, index)}]}
-        sampler = self._sampler(request)
+        sampler = self._sampler(request, adapter)
         async with aclosing(sampler.pieces()) as pieces:
             async for piece in pieces:
                 choice = self._choice(request, piece, version, offset=offsets[piece.index])
@@ -159,12 +167,12 @@ class CompletionService:
             )
         return ids
 
-    def _sampler(self, request: _Request) -> ChoiceSampler:
+    def _sampler(self, request: _Request, adapter: str | None) -> ChoiceSampler:
         def write() -> ChoiceWriter:
             ends = self._engine.eos_ids | frozenset(request.params.stop_token_ids)
             return ChoiceWriter(self._engine.tokenizer, stop=request.stop, end_ids=ends)
 
-        return ChoiceSampler(self._engine, request.prompts, request.params, write)
+        return ChoiceSampler(self._engine, request.prompts, request.params, write, adapter=adapter)
 
     # -- shapes ---------------------------------------------------------------------------------
 

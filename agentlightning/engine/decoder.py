@@ -23,10 +23,6 @@ __all__ = ["Decoder", "ModuleDecoder", "open_decoder"]
 class Decoder(Protocol):
     """Runs a model on new tokens of some rows of the cache; not thread-safe."""
 
-    def refresh(self) -> None:
-        """Forget what was derived from the weights, which have changed."""
-        ...
-
     def forward(self, cache: KVCache, batch: TokenBatch) -> Tensor:
         """Write the new tokens' keys and values into `cache`; return logits [B, K, V]."""
         ...
@@ -37,9 +33,6 @@ class ModuleDecoder:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-
-    def refresh(self) -> None:
-        """Do nothing: the module always computes with its weights as they are."""
 
     def forward(self, cache: KVCache, batch: TokenBatch) -> Tensor:
         names = list(dict.fromkeys(batch.adapters))
@@ -77,7 +70,11 @@ class ModuleDecoder:
 
 
 def open_decoder(model: Any) -> Decoder:
-    """Return the fastest decoder that computes exactly what `model` does."""
+    """Return the fastest decoder that computes what `model` does now; cheap.
+
+    It may hold copies of adapters, and it counts on the module's build: open another one after
+    each change of either.
+    """
     if LlamaDecoder.fits(model):
         return LlamaDecoder(model)
     return ModuleDecoder(model)

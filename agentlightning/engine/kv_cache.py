@@ -6,6 +6,7 @@ the sampler's business. Shapes: L layer, R row, H key/value head, T column, D he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,8 @@ class KVCache(Cache):
         self.shape = shape
         self.keys = shape.empty(shape.layers, 0, columns=0)
         self.values = shape.empty(shape.layers, 0, columns=0)
+        self._spare_keys: torch.Tensor | None = None
+        self._spare_values: torch.Tensor | None = None
         self._rows: slice | torch.Tensor = slice(0, 0)
         self._columns = 0
         self._slots = torch.empty(0, dtype=torch.long)
@@ -91,8 +94,8 @@ class KVCache(Cache):
     def reserve(self, rows: int, columns: int) -> None:
         """Make room for at least so many rows and columns, keeping what is there.
 
-        Growth is geometric, so the copying amounts to a constant per token. On a CPU memory that
-        was never written costs nothing.
+        Growth is geometric, so the copying amounts to a constant per token; in small steps, so
+        that little of a row lies idle. On a CPU memory that was never written costs nothing.
         """
         have_rows, have_columns = self.keys.shape[1], self.keys.shape[3]
         if rows <= have_rows and columns <= have_columns:
@@ -101,16 +104,32 @@ class KVCache(Cache):
             rows = max(rows, min(2 * have_rows, have_rows + 32))
         rows = max(rows, have_rows)
         if columns > have_columns:
-            columns = max(columns, have_columns + have_columns // 2)
+            columns += columns // 4
         columns = -(-max(columns, have_columns) // _COLUMN_STEP) * _COLUMN_STEP
-        for name in ("keys", "values"):
-            old: torch.Tensor = getattr(self, name)
-            new = self.shape.empty(self.shape.layers, rows, columns=columns)
-            # Zeros, since a masked NaN among left-over bytes would still spoil a weighted sum.
-            new[:, :have_rows, :, have_columns:].zero_()
-            new[:, have_rows:].zero_()
-            new[:, :have_rows, :, :have_columns] = old
-            setattr(self, name, new)
+        self.keys = self._moved(self.keys, self._spare_keys, rows, columns)
+        self.values = self._moved(self.values, self._spare_values, rows, columns)
+        self._spare_keys = self._spare_values = None
+
+    def restart(self) -> None:
+        """Forget all rows, so that the next ones are only as long as they need; keeps memory."""
+        if self.keys.shape[3]:
+            self._spare_keys, self._spare_values = self.keys.flatten(), self.values.flatten()
+            self.keys, self.values = self.keys[:, :0, :, :0], self.values[:, :0, :, :0]
+
+    def _moved(
+        self, old: torch.Tensor, spare: torch.Tensor | None, rows: int, columns: int
+    ) -> torch.Tensor:
+        """Return memory for so many rows and columns with what `old` holds."""
+        shape = (self.shape.layers, rows, self.shape.heads, columns, self.shape.width)
+        if spare is not None and spare.numel() >= math.prod(shape):
+            return spare[: math.prod(shape)].view(shape)
+        _, have_rows, _, have_columns, _ = old.shape
+        new = self.shape.empty(self.shape.layers, rows, columns=columns)
+        # Zeros, since a masked NaN among left-over bytes would still spoil a weighted sum.
+        new[:, :have_rows, :, have_columns:].zero_()
+        new[:, have_rows:].zero_()
+        new[:, :have_rows, :, :have_columns] = old
+        return new
 
     def aim(
         self, rows: slice | torch.Tensor, positions: torch.Tensor, columns: int
@@ -121,14 +140,17 @@ class KVCache(Cache):
             rows: Rows of the batch. A slice is read in place; rows picked one by one, int64[B],
                 are copied for each layer.
             positions: Column of every new token, int64[B, S]; each row's are consecutive.
-            columns: T, the last of these columns and one more.
+            columns: The last of these columns and one more.
 
         Returns:
-            The additive mask, [B, 1, S, T]: a token sees its row up to itself.
+            The additive mask, [B, 1, S, T]: a token sees its row up to itself. T is `columns`, or
+            the cache's capacity.
         """
         heads, capacity = self.keys.shape[2], self.keys.shape[3]
         self._rows = rows
-        self._columns = columns
+        # Perf: see `attention`; a whole row is read rather than a part of it if they differ little.
+        whole = positions.shape[1] == 1 and capacity <= columns + columns // 4 + _COLUMN_STEP
+        self._columns = capacity if whole else columns
         row = (
             torch.arange(rows.start, rows.stop, device=positions.device)
             if isinstance(rows, slice)

@@ -23,7 +23,7 @@ class AdapterGate:
 
     names: tuple[str, ...]
     """Sorted; empty where every row is sampled with the base."""
-    open_NA: Tensor | None
+    open: Tensor | None
     """1 where a token uses an adapter, else 0; None where all tokens use the only one."""
 
     @classmethod
@@ -39,8 +39,8 @@ class AdapterGate:
         if not names or (len(names) == 1 and None not in rows):
             return cls(names, None)
         flags = [[float(row == name) for name in names] for row in rows]
-        open_RA = torch.tensor(flags, dtype=weight.dtype, device=weight.device)
-        return cls(names, open_RA.repeat_interleave(width, dim=0))
+        open_rows = torch.tensor(flags, dtype=weight.dtype, device=weight.device)
+        return cls(names, open_rows.repeat_interleave(width, dim=0))
 
 
 class LoraStack:
@@ -67,20 +67,20 @@ class LoraStack:
                 ups.append((up.detach() * layer.scaling[name]).to(weight))
                 owners += [index] * down.shape[0]
             self._ups.append((slice(start, len(owners)), torch.cat(ups, 1).T) if ups else None)
-        self._down_IC = torch.cat(downs).T if downs else None
-        self._owner_C = torch.tensor(owners, device=downs[0].device if downs else None)
+        self._down = torch.cat(downs).T if downs else None
+        self._owner = torch.tensor(owners, device=downs[0].device if downs else None)
 
-    def add(self, x_NI: Tensor, outputs: Sequence[Tensor], gate: AdapterGate) -> None:
-        """Add what the adapters make of `x_NI` to the layers' outputs [N, O], in place."""
-        if self._down_IC is None:
+    def add(self, x: Tensor, outputs: Sequence[Tensor], gate: AdapterGate) -> None:
+        """Add what the adapters make of `x` to the layers' outputs [N, O], in place."""
+        if self._down is None:
             return
-        h_NC = x_NI @ self._down_IC
-        if gate.open_NA is not None:
-            h_NC.mul_(gate.open_NA[:, self._owner_C])
-        for output_NO, up in zip(outputs, self._ups, strict=True):
+        low = x @ self._down
+        if gate.open is not None:
+            low.mul_(gate.open[:, self._owner])
+        for output, up in zip(outputs, self._ups, strict=True):
             if up is not None:
-                columns, up_CO = up
-                output_NO.addmm_(h_NC[:, columns], up_CO)
+                columns, matrix = up
+                output.addmm_(low[:, columns], matrix)
 
 
 def stackable(layer: Any) -> bool:

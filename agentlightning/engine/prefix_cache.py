@@ -1,9 +1,8 @@
 """Keys and values of prompts seen before, so that a follow-up prefills only what is new.
 
 Token sequences are cut into blocks of 16; a block is found by its tokens and the block before it,
-hence equal beginnings are held once. Sequences that were computed with different weights begin at
-different roots. Nothing here knows of weight versions: whoever changes the weights calls `clear` or
-goes on with a new root.
+hence equal beginnings are held once, for each set of weights (`owner`) that computed them. Nothing
+here knows of weight versions: whoever changes the weights calls `clear` or `forget`.
 """
 
 from __future__ import annotations
@@ -37,14 +36,17 @@ class PrefixCache:
         # block is never older than those that follow it, so the oldest one ends its sequence.
         self._slots: OrderedDict[_Key, int] = OrderedDict()
         self._free: list[int] = []
+        self._roots: dict[str | None, int] = {}
+        """What stands for the block before an owner's first ones; below 0, never used twice."""
+        self._next_root = -1
 
     def __len__(self) -> int:
         """Return the number of tokens held."""
         return len(self._slots) * BLOCK
 
-    def match(self, ids: Sequence[int], root: int = -1) -> list[int]:
-        """Return the slots of the longest beginning of `ids` that is held under `root`, below 0."""
-        path = self._walk(_blocks(ids), root)
+    def match(self, ids: Sequence[int], owner: str | None = None) -> list[int]:
+        """Return the slots of the longest beginning of `ids` that is held for `owner`."""
+        path = self._walk(_blocks(ids), self._root(owner))
         self._touch(path)
         return [self._slots[key] for key in path]
 
@@ -59,11 +61,11 @@ class PrefixCache:
         cache.keys[:, row, :, :length] = joined[0]
         cache.values[:, row, :, :length] = joined[1]
 
-    def store(self, ids: Sequence[int], cache: KVCache, row: int, root: int = -1) -> None:
-        """Keep the blocks of `ids` that `root` has not yet; their columns are those of `row`."""
+    def store(self, ids: Sequence[int], cache: KVCache, row: int, owner: str | None = None) -> None:
+        """Keep the blocks of `ids` that `owner` has not yet; their columns are those of `row`."""
         made: list[tuple[int, int]] = []
         path: list[_Key] = []
-        parent = root
+        parent = self._root(owner)
         for index, tokens in enumerate(_blocks(ids)):
             key = (parent, tokens)
             slot = self._slots.get(key)
@@ -82,6 +84,16 @@ class PrefixCache:
         """Forget everything, as after a change of the weights."""
         self._slots.clear()
         self._free = list(range(len(self._pool)))
+
+    def forget(self, owner: str | None) -> None:
+        """Find nothing of `owner` any more; its blocks are evicted in time."""
+        self._roots.pop(owner, None)
+
+    def _root(self, owner: str | None) -> int:
+        if owner not in self._roots:
+            self._roots[owner] = self._next_root
+            self._next_root -= 1
+        return self._roots[owner]
 
     def _write(self, made: list[tuple[int, int]], cache: KVCache, row: int) -> None:
         if not made:

@@ -101,9 +101,6 @@ class Sampler:
         self._max_running = max_running
         self._max_cells = max_kv_bytes // shape.token_bytes
         self._prefill_tokens = prefill_tokens
-        self._roots: dict[str | None, int] = {}
-        """Where an adapter's sequences begin in the prefix cache."""
-        self._next_root = -1
         self._waiting: deque[Request] = deque()
         self._waited_steps = 0
         self._joining: list[_Group] = []
@@ -145,16 +142,14 @@ class Sampler:
             adapters: Those that changed, if nothing else did; other prefixes stay.
         """
         self.version = version
-        self._decoder.refresh()
+        self._decoder = open_decoder(self._model)
         self.adapters = adapter_names(self._model)
         if adapters is None:
-            self._roots.clear()
             self._prefixes.clear()
             self._fresh = [False] * len(self._rows)
             return
         for name in adapters:
-            # What lies under the old root is never found again, and evicted in time.
-            self._roots.pop(name, None)
+            self._prefixes.forget(name)
         for row, request in enumerate(self._rows):
             self._fresh[row] = self._fresh[row] and request.adapter not in adapters
 
@@ -222,7 +217,7 @@ class Sampler:
             key = (request.adapter, request.prompt_ids)
             group = groups.get(key)
             if group is None:
-                slots = self._prefixes.match(request.prompt_ids[:-1], self._root(request.adapter))
+                slots = self._prefixes.match(request.prompt_ids[:-1], request.adapter)
                 group = _Group([], slots)
                 missing = len(request.prompt_ids) - len(slots) * BLOCK
                 widest = max(widest, missing)
@@ -233,12 +228,6 @@ class Sampler:
             rows += 1
         return list(groups.values())
 
-    def _root(self, adapter: str | None) -> int:
-        if adapter not in self._roots:
-            self._roots[adapter] = self._next_root
-            self._next_root -= 1
-        return self._roots[adapter]
-
     def _longest(self) -> int:
         return max((len(r.prompt_ids) + r.max_tokens for r in self._rows), default=0)
 
@@ -248,6 +237,9 @@ class Sampler:
         """Compute the prompts of `groups` in adjacent rows, then sample each one's first token."""
         self._joining = groups
         first = len(self._rows)
+        if not first:
+            # Else one long completion would make the rows of all later ones as long.
+            self._cache.restart()
         total = first + sum(len(group.members) for group in groups)
         columns = max(len(group.prompt_ids) for group in groups) + 1
         self._cache.reserve(total, columns)
@@ -255,19 +247,13 @@ class Sampler:
             self._prefixes.load(group.slots, self._cache, first + offset)
         logits = self._prompt_logits(groups, slice(first, first + len(groups)))
         for offset, group in enumerate(groups):
-            root = self._root(group.adapter)
-            self._prefixes.store(group.prompt_ids, self._cache, first + offset, root)
+            self._prefixes.store(group.prompt_ids, self._cache, first + offset, group.adapter)
             self._count_prompt(group)
         self._spread(groups, first)
-        counts = torch.tensor([len(group.members) for group in groups], device=self._device)
         # Followers lie behind all leaders, so the logits are laid out in the same order.
-        order = torch.cat(
-            [
-                torch.arange(len(groups), device=self._device),
-                torch.arange(len(groups), device=self._device).repeat_interleave(counts - 1),
-            ]
-        )
-        self._sample(logits[order], first)
+        leaders = np.arange(len(groups))
+        followers = leaders.repeat([len(group.members) - 1 for group in groups])
+        self._sample(logits[_send(np.concatenate((leaders, followers)), self._device)], first)
 
     def _prompt_logits(self, groups: list[_Group], rows: slice) -> torch.Tensor:
         """Return the logits after each group's prompt, [G, V], in chunks of bounded size."""
@@ -333,24 +319,17 @@ class Sampler:
         keep: list[int],
     ) -> torch.Tensor:
         """Run the model on new tokens of some rows; logits are computed only at `keep`."""
-        sent = self._send(np.stack((ids, positions)))
+        sent = _send(np.stack((ids, positions)), self._device)
         batch = TokenBatch(
             rows=rows,
             ids=sent[0],
             positions=sent[1],
             columns=int(positions.max()) + 1,
-            keep=self._send(np.array(keep)),
+            keep=_send(np.array(keep), self._device),
             adapters=adapters,
         )
         self.counters.steps += 1
         return self._decoder.forward(self._cache, batch)
-
-    def _send(self, values: np.ndarray) -> torch.Tensor:
-        """Copy small integers to the model's device without waiting for what runs there."""
-        tensor = torch.from_numpy(values)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
 
     # -- tokens ---------------------------------------------------------------------------------
 
@@ -403,7 +382,7 @@ class Sampler:
         if self._fresh[row]:
             # The last sampled token was never fed to the model, so it has no column.
             known = [*request.prompt_ids, *request.token_ids][: self._lengths[row]]
-            self._prefixes.store(known, self._cache, row, self._root(request.adapter))
+            self._prefixes.store(known, self._cache, row, request.adapter)
         self._remove(row)
         request.finish(reason)
 
@@ -421,6 +400,14 @@ class Sampler:
             request.cached_prompt_tokens = length - 1 if index else cached
             self.counters.prompt_tokens += length
             self.counters.cached_prompt_tokens += length if index else cached
+
+
+def _send(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy small integers to a device without waiting for what runs there."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _swap_remove(values: list[Any], index: int) -> None:

@@ -93,27 +93,30 @@ def draw_tokens(
         params: One per row.
         numbers: One number of [0, 1) per row.
     """
+    if logits.device.type == "mps":
+        # Apple's GPUs have no double precision; their memory is ours, so the copy is short.
+        logits = logits.cpu()
     scaled = _scale(logits, params)
     _restrict(scaled, params)
-    peak, argmax = scaled.max(dim=1, keepdim=True)
-    weights = (scaled - peak).exp_()
+    weights = scaled.softmax(dim=1)
     cdf = _pad(weights, 0.0).view(len(params), -1, _BLOCK).sum(-1).double().cumsum_(-1)
     total = cdf[:, -1:]
     u = torch.from_numpy(numbers).to(logits.device).unsqueeze(1)
     tokens = _invert(weights, cdf, u * total)
     greedy = [index for index, row in enumerate(params) if row.temperature == 0]
     if greedy:
-        tokens[greedy] = argmax[greedy]
-    normaliser = peak + total.log().float()
-    logprobs = (scaled.gather(1, tokens) - normaliser).squeeze(1)
-    most = max(row.top_logprobs for row in params)
+        tokens[greedy] = weights[greedy].argmax(dim=1, keepdim=True)
+    # Two rows of doubles, which hold every token id exactly: one copy from the device.
+    drawn = torch.stack([tokens.double(), weights.gather(1, tokens).double().log() - total.log()])
+    (ids, logprobs) = drawn.squeeze(2).tolist()
     top_tokens: list[list[int]] = [[] for _ in params]
     top_logprobs: list[list[float]] = [[] for _ in params]
+    most = max(row.top_logprobs for row in params)
     if most:
         top = scaled.topk(most, dim=1)
         top_tokens = top.indices.tolist()
-        top_logprobs = (top.values - normaliser).tolist()
-    return Draw(tokens.squeeze(1).tolist(), logprobs.tolist(), top_tokens, top_logprobs)
+        top_logprobs = (top.values - scaled.logsumexp(1, keepdim=True)).tolist()
+    return Draw([int(token) for token in ids], logprobs, top_tokens, top_logprobs)
 
 
 def _scale(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:

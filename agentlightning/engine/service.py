@@ -7,7 +7,15 @@ and, as vLLM does, `POST /tokenize` for messages; anything else is a 404 in Open
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+)
 from typing import Any, cast
 
 import orjson
@@ -45,6 +53,8 @@ class EngineUpstream:
         *,
         model: str,
         history: HistoryMode = "exact",
+        adapters: Collection[str] = (),
+        roles: Mapping[str, str] | None = None,
         name: str | None = None,
         on_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -55,6 +65,10 @@ class EngineUpstream:
             model: Name it is served under.
             history: Whether prompts repeat the tokens sampled earlier in their conversation
                 (`UpstreamRequest.conversation`), or are rendered anew.
+            adapters: LoRA adapters that are models of their own, named `adapter` or
+                `model:adapter` by requests.
+            roles: What else decides on an adapter: the calling agent's role, by adapter as a
+                regular expression that fits the whole role. The first one counts.
             name: What logs and error messages call it.
             on_close: Called by `aclose`, in each event loop that used it.
         """
@@ -63,6 +77,9 @@ class EngineUpstream:
         self._chat = ChatService(engine, model=model, history=history)
         self._completions = CompletionService(engine, model=model)
         self._model = model
+        self._adapters = {name: name for name in adapters}
+        self._adapters |= {f"{model}:{name}": name for name in adapters}
+        self._roles = {name: re.compile(role) for name, role in (roles or {}).items()}
 
     @property
     def name(self) -> str:
@@ -117,16 +134,19 @@ class EngineUpstream:
                 return _answer(200, self._models())
             case "POST", "/v1/chat/completions":
                 body = _decode(request.body)
-                conversation = request.conversation
+                conversation, adapter = request.conversation, self._adapter(body, request.role)
                 if _wants_stream(body):
-                    return await _stream(self._chat.stream(body, conversation=conversation))
-                answer = await self._chat.complete(body, conversation=conversation)
+                    return await _stream(
+                        self._chat.stream(body, conversation=conversation, adapter=adapter)
+                    )
+                answer = await self._chat.complete(body, conversation=conversation, adapter=adapter)
                 return _answer(200, answer)
             case "POST", "/v1/completions":
                 body = _decode(request.body)
+                adapter = self._adapter(body, request.role)
                 if _wants_stream(body):
-                    return await _stream(self._completions.stream(body))
-                return _answer(200, await self._completions.complete(body))
+                    return await _stream(self._completions.stream(body, adapter=adapter))
+                return _answer(200, await self._completions.complete(body, adapter=adapter))
             case "POST", "/tokenize":
                 body = _decode(request.body)
                 return _answer(200, self._chat.tokenize(body, conversation=request.conversation))
@@ -139,17 +159,30 @@ class EngineUpstream:
                     error_code="not_found",
                 )
 
+    def _adapter(self, body: Any, role: str | None) -> str | None:
+        """Return the adapter that a request is to be sampled with, by its model or its agent."""
+        members = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+        named = members.get("model")
+        if isinstance(named, str) and named in self._adapters:
+            return self._adapters[named]
+        fitting = (name for name, fits in self._roles.items() if role and fits.fullmatch(role))
+        return next(fitting, None)
+
     def _models(self) -> dict[str, Any]:
         engine = self._chat.engine
-        card = {
-            "id": self._model,
+        told = {
             "object": "model",
             "created": 0,
             "owned_by": "agentlightning",
             "max_model_len": engine.context,
             "weight_version": engine.version,
         }
-        return {"object": "list", "data": [card]}
+        cards = [{"id": self._model, **told}]
+        cards += [
+            {"id": name, **told, "root": self._model, "parent": self._model}
+            for name in dict.fromkeys(self._adapters.values())
+        ]
+        return {"object": "list", "data": cards}
 
 
 def _wants_stream(body: Any) -> bool:

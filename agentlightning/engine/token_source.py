@@ -53,6 +53,7 @@ class TokenSource(Protocol):
         prompt_ids: Sequence[int],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         on_token: TokenCallback | None = None,
     ) -> Generation:
         """Sample one completion; cancelling the awaiting task withdraws it.
@@ -60,6 +61,7 @@ class TokenSource(Protocol):
         Args:
             prompt_ids: Token ids of the rendered prompt, not empty.
             params: How to sample.
+            adapter: LoRA adapter to sample with; None is what the source takes for its model.
             on_token: Called for each token, in any thread, so it must be quick; may return True to
                 end the completion.
 

@@ -62,6 +62,9 @@ class UpstreamRequest:
     conversation: str | None = None
     """Names the attempt that calls, for upstreams that remember what they said to it; it never
     travels over the network."""
+    role: str | None = None
+    """Which agent of the attempt calls, for upstreams that have other weights for other agents; it
+    never travels over the network."""
 
 
 @dataclass(slots=True)
