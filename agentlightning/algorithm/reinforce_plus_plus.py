@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from agentlightning.algorithm.policy.config import PolicyConfig
+from agentlightning.algorithm.policy.config import PolicyConfig, ZeroSignal
 from agentlightning.algorithm.policy.optimizer import PolicyOptimizer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ReinforcePlusPlusConfig(PolicyConfig):
     clip_high: float = 0.2
     dual_clip: float | None = None
     aggregate: Aggregate = "token_mean"
-    zero_signal: Literal["drop", "keep"] = "keep"
+    zero_signal: ZeroSignal = "keep"
     """Groups of equal rewards stay: they are part of what the batch is whitened by."""
 
     def __post_init__(self) -> None:

@@ -35,7 +35,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "advantage_scale": "none",
             "aggregate": "dr_grpo",
         },
-        # arXiv:2503.14476: clip-higher, a mean over all tokens, soft overlong punishment.
+        # arXiv:2503.14476: clip-higher, a mean over all tokens, soft overlong punishment, and
+        # dynamic sampling.
         "dapo": {
             "loss": "ppo_clip",
             "clip_low": 0.2,
@@ -45,6 +46,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "advantage_scale": "group",
             "aggregate": "token_mean",
             "overlong": "penalty",
+            "zero_signal": "refill",
         },
         # arXiv:2507.18071 (v2, section 5.1): one ratio per sequence, four updates per batch.
         "gspo": {

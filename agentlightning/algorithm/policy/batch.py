@@ -63,7 +63,7 @@ def batch_spec(config: PolicyConfig) -> BatchSpec:
         dimension_weights=dict(config.reward_weights or {}) if normalised else {},
         aggregate=config.aggregate,
         length=float(config.max_tokens),
-        zero_signal=config.zero_signal,
+        zero_signal="keep" if config.zero_signal == "keep" else "drop",
     )
 
 

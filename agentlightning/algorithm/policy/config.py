@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from agentlightning.learning.kl import KlKind
     from agentlightning.learning.weights import Aggregate
 
-__all__ = ["CreditName", "PolicyConfig"]
+__all__ = ["CreditName", "PolicyConfig", "ZeroSignal"]
 
 CreditName = Literal["rollout", "span", "turn", "agent", "state"]
+ZeroSignal = Literal["drop", "keep", "refill"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +51,12 @@ class PolicyConfig(RunConfig):
     reward_combination: Literal["sum", "normalise_then_sum"] = "sum"
     """With `reward_weights`: add the rewards up, or normalise each within its group first, so that
     each counts by its weight and not by the size of its numbers (GDPO, arXiv:2601.05242)."""
-    zero_signal: Literal["drop", "keep"] = "drop"
-    """Whether groups of equal rewards leave the step and its denominators, or stay with advantage
-    0, which makes everyone else's share smaller."""
+    zero_signal: ZeroSignal = "drop"
+    """Whether groups of equal rewards leave the step and its denominators; or stay with advantage
+    0, which makes everyone else's share smaller; or leave it and other tasks are sampled in their
+    place until `batch_groups` groups carry a signal (dynamic sampling, arXiv:2503.14476)."""
+    max_refills: int = 3
+    """With `refill`: rounds of sampling other tasks in a step; what is missing then stays missing."""
     overlong: Literal["keep", "mask", "penalty"] = "keep"
     """What becomes of answers that hit their length limit, and of rollouts that ended because the
     context was full: trained like others; not trained (their rewards still count in the group's
@@ -103,7 +107,7 @@ class PolicyConfig(RunConfig):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)  # A dataclass with slots has no zero-argument super().
-        for name in ("update_epochs", "mini_batches"):
+        for name in ("update_epochs", "mini_batches", "max_refills"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("clip_low", "clip_high", "kl_coef", "entropy_coef"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
@@ -111,7 +115,12 @@ class PolicyConfig(RunConfig):
             self._require(getattr(self, name) > 0, name, "must be positive")
         self._require(0 < self.overlong_buffer <= 1, "overlong_buffer", "must lie in 0..1")
         self._check_credit()
-        self._require_one_of("zero_signal", ("drop", "keep"))
+        self._require_one_of("zero_signal", get_args(ZeroSignal))
+        self._require(
+            self.zero_signal != "refill" or self.group_size >= 2,
+            "group_size",
+            "must be at least 2 for zero_signal='refill': a single reward differs from no other",
+        )
         self._require_one_of("overlong", ("keep", "mask", "penalty"))
         self._require_one_of("advantage_scale", ("none", "group", "batch"))
         self._require_one_of("anchor", ("rollout", "trainer"))
@@ -137,6 +146,10 @@ class PolicyConfig(RunConfig):
             "reward_combination",
             'needs reward_weights, and credit="rollout" or "span"',
         )
+
+    @property
+    def refills(self) -> int:
+        return self.max_refills if self.zero_signal == "refill" else 0
 
     def own_reward(self, earned: Earned) -> float | None:
         """Return what a rollout got as a whole, beside what its calls got; None for nothing."""

@@ -5,7 +5,11 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlightning.algorithm.policy.curriculum import epoch_order, step_task_indices
+from agentlightning.algorithm.policy.curriculum import (
+    epoch_order,
+    refill_task_indices,
+    step_task_indices,
+)
 
 
 @given(
@@ -32,3 +36,32 @@ def test_passes_differ():
     """Each pass has an order of its own, and so has each seed."""
     assert epoch_order(0, 0, 20) != epoch_order(0, 1, 20)
     assert epoch_order(0, 0, 20) != epoch_order(1, 0, 20)
+
+
+@given(
+    seed=st.integers(0, 9),
+    number=st.integers(1, 3),
+    count=st.integers(0, 12),
+    tasks=st.integers(1, 9),
+    used=st.sets(st.integers(0, 8)),
+)
+def test_refills_take_fresh_tasks_first_and_repeat(seed, number, count, tasks, used):
+    """The same refill draws the same tasks, and one that the step has had only when no other is
+    left."""
+    asked = {"seed": seed, "step": 2, "number": number, "count": count, "tasks": tasks}
+    drawn = refill_task_indices(**asked, used=used)
+    assert drawn == refill_task_indices(**asked, used=frozenset(used))
+    assert len(drawn) == count
+    fresh = set(range(tasks)) - used
+    assert set(drawn[: len(fresh)]) <= fresh
+    assert max(Counter(drawn).values(), default=0) <= -(-count // tasks)
+
+
+def test_each_refill_draws_by_itself():
+    """Neither the passes nor another step's or round's refill decide on what a refill draws."""
+    draws = {
+        tuple(refill_task_indices(seed=0, step=s, number=n, count=6, tasks=50, used=()))
+        for s in range(3)
+        for n in (1, 2)
+    }
+    assert len(draws) == 6
