@@ -7,6 +7,7 @@ that the program's main module is not run again in them; what they are given mus
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import pickle
@@ -294,16 +295,26 @@ def serve_child(channel_fd: int) -> None:
     channel = Connection(channel_fd)
     # A Ctrl-C of the terminal is the parent's to answer, which then stops this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    has_started, gateway = _try(lambda: _start_gateway(channel))
+    channel.send_bytes(pickle.dumps((0, has_started, None if has_started else gateway)))
+    if has_started:
+        gateway.stop_sync(_obey(gateway, channel))
+
+
+def _try(action: Callable[[], Any]) -> tuple[bool, Any]:
+    """Return whether an action succeeded, with its value, or else what to tell the parent."""
     try:
-        told: _ChildSpec = pickle.loads(channel.recv_bytes())
-        logging.basicConfig(level=told.log_level)
-        gateway = _make_gateway(told)
-        gateway.start_sync([socket.socket(fileno=fd) for fd in told.listeners])
-    except Exception as error:  # noqa: BLE001 - boundary: top of the process; the parent raises it.
-        channel.send_bytes(pickle.dumps((0, False, f"{type(error).__name__}: {error}")))
-        return
-    channel.send_bytes(pickle.dumps((0, True, None)))
-    gateway.stop_sync(_obey(gateway, channel))
+        return True, action()
+    except Exception as error:  # noqa: BLE001 - boundary: an order of the parent, which raises it.
+        return False, f"{type(error).__name__}: {error}"
+
+
+def _start_gateway(channel: Connection) -> Any:
+    told: _ChildSpec = pickle.loads(channel.recv_bytes())
+    logging.basicConfig(level=told.log_level)
+    gateway = _make_gateway(told)
+    gateway.start_sync([socket.socket(fileno=fd) for fd in told.listeners])
+    return gateway
 
 
 def _make_gateway(told: _ChildSpec) -> Any:
@@ -337,10 +348,11 @@ def _obey(gateway: Any, channel: Connection) -> float:
             return 0.0
         if method == "stop":
             return float(arguments[0])
-        try:
-            value = getattr(gateway, method)
-            value = value(*arguments) if callable(value) else value
-            answer = (number, True, asyncio.run(value) if asyncio.iscoroutine(value) else value)
-        except Exception as error:  # noqa: BLE001 - boundary: the parent raises it.
-            answer = (number, False, f"{type(error).__name__}: {error}")
-        channel.send_bytes(pickle.dumps(answer))
+        outcome = _try(functools.partial(_do, gateway, method, arguments))
+        channel.send_bytes(pickle.dumps((number, *outcome)))
+
+
+def _do(gateway: Any, method: str, arguments: Sequence[Any]) -> Any:
+    value = getattr(gateway, method)
+    value = value(*arguments) if callable(value) else value
+    return asyncio.run(value) if asyncio.iscoroutine(value) else value

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from dataclasses import dataclass, fields
 
-from agentlightning.errors import NotFoundError, StoreUnavailableError
+from agentlightning.errors import NotFoundError, StoreError, StoreUnavailableError
 from agentlightning.store.base import LightningStore
+from agentlightning.store.foreign import OTHER_ERRORS, store_errors
 from agentlightning.types.call import CallRecord
 
 __all__ = ["CallRecorder", "GatewayStats"]
@@ -118,14 +119,10 @@ class CallRecorder:
     async def _write_batch(self, batch: list[_Entry]) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                spans = [entry.record.to_span() for entry in batch]
-                if len(spans) == 1:
-                    await self.store.add_span(spans[0])
-                else:
-                    await self.store.add_many_spans(spans)
+                await self._send([entry.record for entry in batch])
         except (StoreUnavailableError, TimeoutError) as error:
             self._lose(batch, error)
-        except Exception as error:  # noqa: BLE001 - boundary: a store may be the user's own.
+        except (StoreError, *OTHER_ERRORS) as error:
             if len(batch) == 1:
                 self._lose(batch, error)
                 return
@@ -136,6 +133,14 @@ class CallRecorder:
             self._stats.recorded += len(batch)
             for entry in batch:
                 _settle(entry.stored, None)
+
+    async def _send(self, records: list[CallRecord]) -> None:
+        with store_errors():
+            spans = [record.to_span() for record in records]
+            if len(spans) == 1:
+                await self.store.add_span(spans[0])
+            else:
+                await self.store.add_many_spans(spans)
 
     def _lose(self, batch: list[_Entry], cause: Exception) -> None:
         self._stats.unrecorded += len(batch)

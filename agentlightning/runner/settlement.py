@@ -18,6 +18,7 @@ from agentlightning.runner.outcome import (
     error_record,
     outcome_of,
 )
+from agentlightning.store.foreign import OTHER_ERRORS, store_errors
 from agentlightning.types import AttemptedRollout, NamedResources
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ class Settlement:
         deadline = monotonic() + OUTAGE_SECONDS
         while True:
             try:
-                await self._write(error, metadata)
-            except StoreError as failure:
-                if failure.retryable and monotonic() < deadline:
+                with store_errors():
+                    await self._write(error, metadata)
+            except (StoreError, *OTHER_ERRORS) as failure:
+                is_passing = isinstance(failure, StoreError) and failure.retryable
+                if is_passing and monotonic() < deadline:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                # Somebody ended or removed the rollout; their word stands.
-                self._log("attempt could not be settled", failure)
-            except Exception as failure:  # noqa: BLE001 - boundary: a user's own store.
+                # Somebody ended or removed the rollout, and their word stands; or the store is broken.
                 self._log("attempt could not be settled", failure)
             return
 

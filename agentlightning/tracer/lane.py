@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import monotonic
-from agentlightning.errors import NotFoundError
+from agentlightning.errors import NotFoundError, StoreError
+from agentlightning.store.foreign import store_errors
 from agentlightning.tracer.delivery import Delivery
 from agentlightning.types.tracer import Span
 
@@ -178,12 +179,13 @@ class Lane:
         delay = _FIRST_RETRY_SECONDS
         while True:
             try:
-                stored = await asyncio.wait_for(
-                    self._call([span for _, span in part]), self._options.call_timeout_seconds
-                )
+                with store_errors():
+                    stored = await asyncio.wait_for(
+                        self._call([span for _, span in part]), self._options.call_timeout_seconds
+                    )
             except _PERMANENT as error:
                 return error
-            except Exception as error:  # noqa: BLE001 - boundary: a store may raise anything.
+            except (StoreError, TimeoutError) as error:
                 if monotonic() + delay > deadline:
                     self._drop(part, "store keeps failing", error)
                     return None

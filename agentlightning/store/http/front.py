@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from agentlightning._internal.ids import generate_id
+from agentlightning.errors import AgentLightningError
 from agentlightning.store.http.errors import error_to_wire
 from agentlightning.store.http.exchange import Reply
 from agentlightning.store.http.operation import REQUEST_ID_HEADER, send_reply
@@ -61,7 +62,7 @@ class Front:
             self._guard.check(headers, scope["path"])
             path = scope["path"] if raw is None else raw.partition(b"?")[0].decode("latin-1")
             found = self._routes.find(scope["method"], path)
-        except Exception as error:  # noqa: BLE001 - boundary: every refusal becomes an answer.
+        except (AgentLightningError, ValueError) as error:
             status, fields = error_to_wire(error, request_id)
             logger.debug("request refused", extra={"request_id": request_id, "status": status})
             extra = {"www-authenticate": "Bearer"} if status == 401 else {}
