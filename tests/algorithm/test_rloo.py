@@ -6,7 +6,7 @@ import agentlightning as agl
 from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
 from agentlightning.algorithm.rloo import RLOOConfig
 from agentlightning.errors import ConfigurationError
-from tests.algorithm.policy.test_batch import advantages, outcome
+from tests.algorithm.policy.outcomes import advantages, outcome
 
 
 def test_the_baseline_is_the_mean_of_the_others():

@@ -14,33 +14,10 @@ from agentlightning.algorithm.policy.batch import (
     loss_spec,
 )
 from agentlightning.algorithm.policy.earned import Earned
-from agentlightning.algorithm.policy.outcome import RolloutOutcome
+from tests.algorithm.policy.outcomes import advantages, outcome, team, told
 from tests.support.spans import make_call
 
 CONFIG = GRPOConfig(model="m", temperature=0.5)
-
-
-def outcome(name, reward, *, group="g", kind="ok", calls=1):
-    return RolloutOutcome(
-        rollout_id=name,
-        group_id=group,
-        task={},
-        reward=reward,
-        outcome=kind,
-        error=None,
-        calls=tuple(make_call(f"{name}-{index}") for index in range(calls)),
-        span_count=calls,
-    )
-
-
-def advantages(batch):
-    """Return each rollout's advantage; all its trained tokens share it."""
-    found = {}
-    for row in batch:
-        (value,) = set(row.adv[row.mask].tolist())
-        assert (row.adv[~row.mask] == 0).all()
-        assert found.setdefault(row.rollout_id, value) == value
-    return found
 
 
 def test_rewards_are_compared_within_their_group():
@@ -165,104 +142,6 @@ def test_drifted_histories_are_counted_under_the_names_of_0_3_0():
     assert metrics["training/retoken_mismatch_ratio"] == pytest.approx(1 / 3)
     assert metrics["training/template_mismatch_triplets"] == 0
     assert metrics["training/drift_tokens"] == 2
-
-
-def told(name, reward, *calls, task=None, **given):
-    return replace(outcome(name, reward, calls=0), calls=calls, task=task or {}, **given)
-
-
-def test_data_metrics_describe_what_was_sampled():
-    """Answers, cut answers, turns, lengths and data sources, under the names of 0.3.0."""
-    cut = make_call("a0", end=1)
-    cut.choices[0].finish_reason = "length"
-    judge = make_call("a2", start=3, end=4, trained=False, prompt_token_ids=[9])
-    outcomes = [
-        told("a", 1.0, cut, make_call("a1", start=1, end=2, prompt_token_ids=[5]), judge,
-             task={"data_source": "easy"}),
-        told("b", 0.0, make_call("b0"), task={"data_source": "hard"}),
-        told("c", None, make_call("c0"), task={"data_source": "hard"}),
-    ]  # fmt: skip
-    _, metrics = batch_from_outcomes(outcomes, CONFIG, seed="s")
-    assert metrics["training/n_triplets"] == 5
-    assert metrics["training/n_truncated_triplets"] == 1
-    assert metrics["training/turn_count"] == pytest.approx(4 / 3)
-    assert metrics["training/mean_response_length"] == 2
-    assert (metrics["training/easy/reward"], metrics["training/hard/reward"]) == (1.0, 0.0)
-    assert metrics["training/masked_tokens_role"] == 2
-    assert (metrics["training/n_trained_tokens"], metrics["training/n_wasted_tokens"]) == (6, 4)
-
-
-def test_the_use_of_groups_is_told():
-    """A group without signal is counted, not used, and its tokens are wasted."""
-    outcomes = [outcome("a", 1.0), outcome("b", 0.0)]
-    outcomes += [outcome("c", 1.0, group="h"), outcome("d", 1.0, group="h")]
-    _, metrics = batch_from_outcomes(outcomes, CONFIG, seed="s")
-    assert (metrics["training/group_use"], metrics["training/n_zero_adv_groups"]) == (0.5, 1)
-    assert (metrics["training/n_trained_tokens"], metrics["training/n_wasted_tokens"]) == (4, 4)
-    keeping = replace(CONFIG, zero_signal="keep")
-    batch, metrics = batch_from_outcomes(outcomes, keeping, seed="s")
-    assert metrics["training/group_use"] == 1
-    assert {row.rollout_id for row in batch} == set("abcd")
-
-
-def team(name, reward, **dimensions):
-    calls = (
-        make_call(f"{name}0", role="planner", end=1),
-        make_call(f"{name}1", role="coder", start=1, end=2, prompt_token_ids=[5]),
-    )
-    earned = Earned(final=reward, own=reward, closing=reward, dimensions=dimensions)
-    return told(name, reward, *calls, earned=earned)
-
-
-def by_role(batch):
-    return {(row.rollout_id, row.role): float(row.adv[row.mask][0]) for row in batch}
-
-
-def test_each_role_has_the_dimension_of_its_name():
-    """By default a role's reward is called like it; one without has the rollout's."""
-    config = GRPOConfig(model="m", credit="agent")
-    outcomes = [team("a", 4.0, planner=1.0), team("b", 0.0, planner=3.0)]
-    batch, metrics = batch_from_outcomes(outcomes, config, seed="s")
-    assert by_role(batch) == {
-        ("a", "planner"): -1.0, ("b", "planner"): 1.0, ("a", "coder"): 2.0, ("b", "coder"): -2.0,
-    }  # fmt: skip
-    assert metrics["training/planner/reward"] == 2.0
-    assert "training/coder/reward" not in metrics
-
-
-def test_a_mapped_role_without_its_dimension_is_not_scored():
-    """A dimension that is named in the configuration and missing is no reward of 0."""
-    config = GRPOConfig(model="m", credit="agent", reward_by_role={"coder": "tests"})
-    outcomes = [team("a", 0.0, tests=1.0), team("b", 0.0, tests=0.0), team("c", 1.0)]
-    batch, metrics = batch_from_outcomes(outcomes, config, seed="s")
-    coder = {name: value for (name, role), value in by_role(batch).items() if role == "coder"}
-    assert coder == {"a": 0.5, "b": -0.5}
-    assert metrics["training/coder/reward"] == 0.5
-
-
-def test_a_failed_team_fails_in_every_role():
-    """The failure reward is everybody's, whatever dimensions were emitted before."""
-    config = GRPOConfig(model="m", credit="agent")
-    broken = replace(team("b", -1.0, planner=9.0), outcome="agent_error")
-    batch, _ = batch_from_outcomes([team("a", 1.0, planner=1.0), broken], config, seed="s")
-    assert set(by_role(batch).values()) == {1.0, -1.0}
-
-
-@pytest.mark.parametrize(
-    ("combination", "expected"), [("sum", [0.5, -0.5]), ("normalise_then_sum", [0.7071, -0.7071])]
-)
-def test_dimensions_are_weighed(combination, expected):
-    """Several dimensions make one reward, added up or normalised first."""
-    config = GRPOConfig(
-        model="m", reward_weights={"right": 1.0, "style": 0.1}, reward_combination=combination
-    )
-    dimensions = [{"right": 1.0, "style": 10.0}, {"right": 0.0, "style": 10.0}]
-    outcomes = [
-        replace(outcome(n, config.reward_of(Earned(dimensions=d))), earned=Earned(dimensions=d))
-        for n, d in zip("ab", dimensions, strict=True)
-    ]
-    batch, _ = batch_from_outcomes(outcomes, config, seed="s")
-    assert list(advantages(batch).values()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_shuffled_calls_keep_their_numbers():
