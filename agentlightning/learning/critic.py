@@ -104,7 +104,12 @@ class Critic:
 
     def _forward(self, pack: PackedBatch) -> Tensor:
         """Return the value of each trained token of a pack, `[K]`."""
-        hidden_ND = hidden_states(self._trunk, pack, layout=self._step.layout)
+        hidden_ND = hidden_states(
+            self._trunk,
+            pack,
+            layout=self._step.layout,
+            recompute=self._step.recomputes(len(pack.ids)),
+        )
         slot_K = torch.from_numpy(pack.head_slot[pack.token_pair]).to(hidden_ND.device)
         # Perf: rows of a group meet in the same slots, which have one value each.
         slot_M, back_K = slot_K.unique(return_inverse=True)

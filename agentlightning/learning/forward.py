@@ -5,6 +5,7 @@ numbers: `tree` runs all slots as one sequence under a tree attention mask; `row
 an ordinary batch, for models whose attention is not a plain causal one.
 """
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -13,12 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agentlightning.errors import ConfigurationError
+from agentlightning.learning.activations import kept_bytes, recomputing_layers
 from agentlightning.learning.logprobs import TokenScores, score_tokens
 from agentlightning.learning.packing import PackedBatch, pack_rows
 from agentlightning.learning.rows import TrainRow
 from agentlightning.learning.tree_attention import tree_blocks, using_tree_attention
 
-__all__ = ["Layout", "check_head", "choose_layout", "hidden_states", "score_pack"]
+__all__ = [
+    "Layout",
+    "activation_bytes",
+    "check_head",
+    "choose_layout",
+    "hidden_states",
+    "score_pack",
+]
 
 Layout = Literal["tree", "rows"]
 
@@ -31,6 +40,7 @@ def score_pack(
     temperature: float = 1.0,
     entropy: bool = False,
     entropy_gradient: bool = False,
+    recompute: bool = False,
 ) -> TokenScores:
     """Score the distinct trained tokens of a pack.
 
@@ -41,11 +51,12 @@ def score_pack(
         temperature: Sampling temperature; 0 counts as 1.
         entropy: Whether to compute entropies.
         entropy_gradient: Whether they take part in the gradient.
+        recompute: Whether layers are computed again on the way back, to keep less in memory.
 
     Returns:
         Scores per pair (`[M]`); index them with `pack.token_pair` for the trained tokens.
     """
-    hidden_ND = hidden_states(model, pack, layout=layout)
+    hidden_ND = hidden_states(model, pack, layout=layout, recompute=recompute)
     slot_M = _on_device(model, pack.head_slot)
     return score_tokens(
         hidden_ND.index_select(0, slot_M),
@@ -58,15 +69,19 @@ def score_pack(
     )
 
 
-def hidden_states(model: nn.Module, pack: PackedBatch, *, layout: Layout) -> Tensor:
+def hidden_states(
+    model: nn.Module, pack: PackedBatch, *, layout: Layout, recompute: bool = False
+) -> Tensor:
     """Return the final hidden state of each slot of a pack, `[N, D]`, after the last norm.
 
     Args:
         model: A causal language model of transformers, or the decoder of one.
         pack: As for `score_pack`.
         layout: Likewise.
+        recompute: Likewise.
     """
-    return _tree_hidden(model, pack) if layout == "tree" else _rows_hidden(model, pack)
+    run = _tree_hidden if layout == "tree" else _rows_hidden
+    return run(model, pack, recompute=recompute)
 
 
 def _decoder(model: nn.Module) -> Any:
@@ -77,10 +92,17 @@ def _on_device(model: nn.Module, values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(values).to(next(model.parameters()).device)
 
 
-def _tree_hidden(model: nn.Module, pack: PackedBatch) -> Tensor:
+def _tree_hidden(model: nn.Module, pack: PackedBatch, *, recompute: bool = False) -> Tensor:
     decoder = _decoder(model)
     blocks = tree_blocks(pack, next(model.parameters()).device)
-    with using_tree_attention(decoder.config, blocks):
+
+    def attending() -> AbstractContextManager[None]:
+        return using_tree_attention(decoder.config, blocks)
+
+    with ExitStack() as stack:
+        stack.enter_context(attending())
+        if recompute:
+            stack.enter_context(recomputing_layers(decoder, attending))
         output = decoder(
             input_ids=_on_device(model, pack.ids)[None],
             position_ids=_on_device(model, pack.position)[None],
@@ -89,7 +111,7 @@ def _tree_hidden(model: nn.Module, pack: PackedBatch) -> Tensor:
     return output.last_hidden_state[0]
 
 
-def _rows_hidden(model: nn.Module, pack: PackedBatch) -> Tensor:
+def _rows_hidden(model: nn.Module, pack: PackedBatch, *, recompute: bool = False) -> Tensor:
     """Run the rows right-padded, and give hidden states back in slot order."""
     starts = np.flatnonzero(pack.parent < 0)
     row_N = np.cumsum(pack.parent < 0) - 1
@@ -97,13 +119,25 @@ def _rows_hidden(model: nn.Module, pack: PackedBatch) -> Tensor:
     ids_BT, real_BT = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     ids_BT[row_N, pack.position] = pack.ids
     real_BT[row_N, pack.position] = 1
-    output = _decoder(model)(
-        input_ids=_on_device(model, ids_BT),
-        attention_mask=_on_device(model, real_BT),
-        use_cache=False,
-    )
+    decoder = _decoder(model)
+    with recomputing_layers(decoder) if recompute else nullcontext():
+        output = decoder(
+            input_ids=_on_device(model, ids_BT),
+            attention_mask=_on_device(model, real_BT),
+            use_cache=False,
+        )
     index_N = _on_device(model, row_N * shape[1] + pack.position)
     return output.last_hidden_state.flatten(0, 1).index_select(0, index_N)
+
+
+def activation_bytes(model: nn.Module, layout: Layout) -> float:
+    """Measure how many bytes each slot of a forward pass keeps for the way back.
+
+    Call it when it is settled what is trained.
+    """
+    (pack,) = pack_rows(_probe_rows(model)[:1], max_slots=1 << 16, share=False)
+    kept = kept_bytes(model, lambda: hidden_states(model, pack, layout=layout))
+    return kept / len(pack.ids)
 
 
 def choose_layout(model: nn.Module) -> Layout:

@@ -33,9 +33,17 @@ class StepConfig:
     max_slots: int = 2048
     """Slots of one forward pass. Memory grows with it; larger passes share more prefixes."""
 
+    recompute_above: int | None = None
+    """Passes of more slots keep only what goes between layers, and compute the rest again on the
+    way back: about a third more work for a small part of the memory. None never does."""
+
     layout: Layout = "tree"
     entropy: bool = True
     """Measure the policy's entropy. Costs one more pass over logits that are at hand."""
+
+    def recomputes(self, slots: int) -> bool:
+        """Tell whether a pass of so many slots computes its layers again on the way back."""
+        return self.recompute_above is not None and slots > self.recompute_above
 
 
 def train_step(
@@ -66,6 +74,7 @@ def train_step(
                     temperature=batch.temperature,
                     entropy=config.entropy or loss.entropy_coef != 0,
                     entropy_gradient=loss.entropy_coef != 0,
+                    recompute=config.recomputes(len(pack.ids)),
                 )
                 # Weights are shares of the whole batch, so gradients of packs simply add up.
                 objective(pack, scores, loss, statistics).backward()

@@ -22,7 +22,7 @@ from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.learning.backends.base import BackendCapabilities
 from agentlightning.learning.critic import CRITIC, Critic, CriticConfig
 from agentlightning.learning.export import export_adapter, export_merged
-from agentlightning.learning.forward import Layout, check_head, choose_layout
+from agentlightning.learning.forward import Layout, activation_bytes, check_head, choose_layout
 from agentlightning.learning.lora import (
     ADAPTER,
     LoraConfig,
@@ -40,6 +40,7 @@ __all__ = ["LoraConfig", "TorchConfig", "TorchTrainBackend"]
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_ACTIVATION_BYTES = 1 << 30
 LORA_LR = 2e-5
 FULL_LR = 1e-6
 
@@ -75,7 +76,11 @@ class TorchConfig:
 
     warmup_steps: int = 0
     max_slots: int = 2048
-    """Slots (distinct tokens) of one forward pass. 2048 of a 135M model in bf16 take about 2 GB."""
+    """Most slots (distinct tokens) of one forward pass."""
+
+    activation_bytes: int | None = None
+    """Memory for what a forward pass keeps; by default 1 GiB, on a CUDA device 40 % of what is free.
+    Passes are cut to it; a single row that is longer computes its layers twice instead."""
 
     layout: Literal["auto"] | Layout = "auto"
     """How rows are laid out; `auto` shares prefixes where the model's attention allows it."""
@@ -118,14 +123,26 @@ class TorchTrainBackend:
         check_head(model)
         layout = choose_layout(model) if self.config.layout == "auto" else self.config.layout
         self.optimizers = self._optimizers()
+        slots = self._slots_in_memory(layout)
         self._step = StepConfig(
-            max_slots=self.config.max_slots,
+            max_slots=min(self.config.max_slots, slots),
+            recompute_above=slots,
             layout=layout,
             entropy=self.config.entropy,
         )
         self._critic = self._make_critic()
         n_trained = sum(parameter.numel() for parameter in self._parameters().values())
-        logger.info("train backend ready", extra={"layout": layout, "trained": n_trained})
+        logger.info(
+            "train backend ready", extra={"layout": layout, "trained": n_trained, "slots": slots}
+        )
+
+    def _slots_in_memory(self, layout: Layout) -> int:
+        """Return how many slots' activations fit into their share of the memory."""
+        budget, device = self.config.activation_bytes, next(self.model.parameters()).device
+        if budget is None and device.type == "cuda":
+            budget = int(0.4 * torch.cuda.mem_get_info(device)[0])
+        budget = DEFAULT_ACTIVATION_BYTES if budget is None else budget
+        return max(1, int(budget / activation_bytes(self.model, layout)))
 
     def _optimizers(self) -> dict[str, Optimizer]:
         """Make what is trained, and its optimisers by adapter."""
