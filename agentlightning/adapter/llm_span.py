@@ -10,8 +10,6 @@ from typing import Any
 from agentlightning.adapter.attribute_values import (
     as_items,
     as_mapping,
-    integer_list,
-    nested,
     parsed,
 )
 from agentlightning.adapter.call_record import read_call
@@ -30,11 +28,9 @@ from agentlightning.types.tracer import Span
 
 __all__ = [
     "image_urls",
-    "integer_list",
     "is_llm_call",
     "is_record",
     "is_trainable",
-    "nested",
     "read_llm_call",
     "response_id",
     "to_triplet",

@@ -2,7 +2,8 @@
 
 import json
 
-from agentlightning.adapter.llm_span import image_urls, integer_list, nested, to_triplet
+from agentlightning.adapter.attribute_values import integer_list, nested
+from agentlightning.adapter.llm_span import image_urls, to_triplet
 from tests.support.spans import make_call, make_llm_span, make_span
 
 
