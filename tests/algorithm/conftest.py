@@ -24,6 +24,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def fits(tiny_model: Path, tmp_path: Path, store: InMemoryLightningStore):
+    """Fits of the tiny model in one run directory; see `fits.Fits`."""
+    from tests.algorithm.fits import Fits
+
+    return Fits(tiny_model, tmp_path / "run", store)
+
+
+@pytest.fixture
 def one_thread() -> Generator[None]:
     """Keep torch to one thread; its pool is slower than none on models of this size."""
     import torch

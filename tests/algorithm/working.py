@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import zlib
 from typing import Any
 
 import aiohttp
@@ -71,6 +72,10 @@ class Scribe(LitAgent[Any]):
         self.hold: asyncio.Event | None = None
         """While set to an event, rollouts wait for it in the middle of their call."""
         self.waiting = 0
+        self.options: dict[str, Any] = {}
+        """Further members of its request."""
+        self.seeded = False
+        """Ask with a seed of the rollout's own, so that its answer depends on nothing else."""
         self.grade = lambda answer: (ord(answer[0]) if answer else 0) % 16 / 16
 
     async def rollout_async(self, task: Any, resources: Any, rollout: Any) -> float:
@@ -80,7 +85,10 @@ class Scribe(LitAgent[Any]):
             "model": llm.model,
             "messages": [{"role": "user", "content": task}],
             "max_tokens": 2,
+            **self.options,
         }
+        if self.seeded:
+            body["seed"] = zlib.crc32(rollout.rollout_id.partition("-t")[2].encode())
         if self.hold is not None:
             self.waiting += 1
             await self.hold.wait()

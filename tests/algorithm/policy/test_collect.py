@@ -7,7 +7,12 @@ import pytest
 import agentlightning as agl
 from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy import collect
-from agentlightning.algorithm.policy.collect import Collector, PlannedRollout, cancel_unfinished
+from agentlightning.algorithm.policy.collect import (
+    CUT_REASON,
+    Collector,
+    PlannedRollout,
+    cancel_unfinished,
+)
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.errors import TrainingError
 from agentlightning.store.memory import InMemoryLightningStore
@@ -111,6 +116,110 @@ async def test_any_earlier_session_may_have_finished_it(store, collecting):
         third = await collecting(1, 2, 3, number=3)
     assert [outcome.rollout_id[:8] for outcome in third] == ["ro-run-1", "ro-run-2", "ro-run-3"]
     assert len(await store.query_rollouts()) == 3
+
+
+class Waiting(Fraction):
+    """Earns like `Fraction`, but tasks above 50 wait for the event first."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def rollout_async(self, task, resources, rollout):
+        if task > 50:
+            await self.go.wait()
+        return await super().rollout_async(task, resources, rollout)
+
+
+def grouped(groups):
+    """Return a plan of the given groups of tasks."""
+    return [
+        PlannedRollout(place=f"t0-{name}-{member}", group_id=f"0-{name}", task=task)
+        for name, tasks in groups.items()
+        for member, task in enumerate(tasks)
+    ]
+
+
+@pytest.fixture
+async def racing(store, tmp_path):
+    """`await racing(groups, wanted, session=1)` returns what was collected."""
+    resources_id = (await store.add_resources({})).resources_id
+
+    async def racing(groups, wanted, number=1):
+        config, run = session(tmp_path, number)
+        return await Collector(store, config, run).collect(
+            grouped(groups),
+            mode="train",
+            step=0,
+            resources_id=resources_id,
+            on_done=lambda done, total: None,
+            wanted=wanted,
+        )
+
+    return racing
+
+
+GROUPS = {"slow": [1, 51], "quick": [2, 3], "late": [52, 53], "next": [-4, 5]}
+
+
+async def test_stragglers_are_cut_once_enough_groups_are_complete(store, racing):
+    """The first whole groups are used in the order of the plan; the others end cancelled, with the
+    reason, and their agents are stopped."""
+    async with working(store, Waiting()):
+        found = await racing(GROUPS, wanted=2)
+    assert [each.group_id for each in found.outcomes] == ["0-quick"] * 2 + ["0-next"] * 2
+    assert [each.reward for each in found.outcomes] == [0.02, 0.03, 0.0, 0.05]
+    assert len(found.queue_waits) == 4
+    assert min(found.queue_waits) >= 0
+    assert found.groups_cut == 2
+    rollouts = {rollout.rollout_id: rollout for rollout in await store.query_rollouts()}
+    assert {rollouts[name].input for name in found.cut} == {1, 51, 52, 53}
+    cancelled = {r.input: r.metadata for r in rollouts.values() if r.status == "cancelled"}
+    assert cancelled.keys() == {51, 52, 53}
+    assert {metadata["cancelled"] for metadata in cancelled.values()} == {CUT_REASON}
+    assert all(metadata["run_id"] == "run" for metadata in cancelled.values())
+
+
+async def test_groups_count_in_the_order_in_which_they_were_complete(store, racing):
+    """Of the groups that are complete when the step is cut, those that were so first are used."""
+    agent = Waiting()
+    async with working(store, agent):
+        await racing({"next": GROUPS["next"]}, wanted=1)
+        await racing({"quick": GROUPS["quick"]}, wanted=1)
+        agent.go.set()
+        await racing({"late": GROUPS["late"]}, wanted=1)
+        found = await racing(GROUPS, wanted=2, number=2)
+    assert [each.task for each in found.outcomes] == [2, 3, -4, 5]
+
+
+async def test_a_resumed_step_uses_the_groups_that_it_had_used(store, racing):
+    """After a crash the same groups count again, and nothing is run anew: not even the rollouts
+    that were cut."""
+    async with working(store, Waiting()):
+        first = await racing(GROUPS, wanted=2)
+    before = len(await store.query_rollouts())
+    again = await racing(GROUPS, wanted=2, number=2)
+    assert again.outcomes == first.outcomes
+    assert len(await store.query_rollouts()) == before
+
+
+async def test_a_resumed_step_goes_on_where_too_few_groups_were_complete(store, racing):
+    """What had ended is kept, what is missing of every group runs, and the race goes on."""
+    killed = asyncio.create_task(racing(GROUPS, wanted=3))
+    async with working(store, Waiting()), asyncio.timeout(20):
+        while len(await store.query_rollouts(status_in=["succeeded", "failed"])) < 5:
+            await asyncio.sleep(0.01)
+        killed.cancel()
+        await asyncio.wait({killed})
+        await cancel_unfinished(store, run_id="run")
+    agent = Waiting()
+    agent.go.set()
+    async with working(store, agent):
+        found = await racing(GROUPS, wanted=3, number=2)
+    assert {each.group_id for each in found.outcomes} >= {"0-quick", "0-next"}
+    assert len(found.outcomes) == 6
+    made = [r.input for r in await store.query_rollouts() if r.status != "cancelled"]
+    assert len(made) == len(set(made))
 
 
 async def test_a_step_without_any_end_is_given_up(store, collecting, monkeypatch):

@@ -6,54 +6,17 @@ import json
 
 import pytest
 
-from agentlightning.algorithm.grpo import GRPOConfig
-from agentlightning.algorithm.policy.gradient import PolicyGradient
-from agentlightning.algorithm.policy.loop import PolicyLoop
+from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
+from agentlightning.algorithm.policy.curriculum import step_task_indices
+from agentlightning.algorithm.policy.outcome import fetch_outcome
 from agentlightning.algorithm.policy.policy import Policy
-from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.algorithm.result import FitResult
-from agentlightning.errors import ConfigurationError, EmptyBatchError
+from agentlightning.errors import ConfigurationError, EmptyBatchError, TrainingError
 from agentlightning.store.retention import is_read
-from tests.algorithm.working import Scribe, Watcher, working
+from tests.algorithm.fits import HELD_OUT, TASKS
+from tests.algorithm.working import Scribe, working
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-TASKS = ["a", "b", "c"]
-HELD_OUT = ["x", "y"]
-
-
-class Fits:
-    """Starts fits in one run directory and one store."""
-
-    def __init__(self, model, path, store):
-        self.model, self.path, self.store = model, path, store
-        self.agent = Scribe()
-        self.watcher = Watcher()
-
-    def loop(self, **settings):
-        """Return the loop of a new part of the run, as after a restart of the program."""
-        fields = {"model_alias": "tiny", "group_size": 3, "batch_groups": 2, "max_tokens": 2}
-        config = GRPOConfig(
-            model=str(self.model), run_dir=str(self.path), lora_rank=None, **fields | settings
-        )
-        run = RunDirectory.open(config, algorithm="GRPO", resume=None)
-        self.watcher = Watcher()
-        self.policy = Policy(config, self.store)
-        learner = PolicyGradient(config, self.policy)
-        return PolicyLoop("GRPO", config, run, self.store, self.policy, learner, self.watcher)
-
-    async def fit(self, tasks=TASKS, held_out=None, **settings):
-        loop = self.loop(**settings)
-        async with working(self.store, self.agent):
-            return await loop.run(tasks, held_out)
-
-    async def rollouts(self, mode="train"):
-        return [each for each in await self.store.query_rollouts() if each.mode == mode]
-
-
-@pytest.fixture
-def fits(tiny_model, tmp_path, store):
-    return Fits(tiny_model, tmp_path / "run", store)
 
 
 async def test_a_fit_measures_trains_and_measures_again(fits):
@@ -74,7 +37,7 @@ async def test_a_fit_measures_trains_and_measures_again(fits):
         "loading", "evaluating", "sampling", "training", "saving",
     ]  # fmt: skip
     assert ("sampling", 6, 6) in watcher.phases
-    assert (result.steps, result.interrupted) == (2, False)
+    assert (result.steps, result.interrupted, result.reason) == (2, False, None)
     assert [(each.step, each.tasks, each.failed) for each in result.evaluations] == [
         (0, 2, 0),
         (2, 2, 0),
@@ -226,6 +189,7 @@ async def test_an_interruption_leaves_a_result_and_no_experience(fits):
     result = FitResult.load(fits.path)
     assert (result.steps, result.interrupted) == (1, True)
     assert result.checkpoint == fits.path / "checkpoints" / "step-000001"
+    assert result.reason == "stopped from outside"
     assert fits.watcher.events[-1] == ("ended", True)
     assert "resume" in fits.watcher.next_steps[-1]
     open_ones = [each for each in await fits.rollouts() if each.metadata["step"] == 1]
@@ -254,6 +218,7 @@ async def test_a_batch_of_failures_ends_the_fit(fits):
         await fits.fit(steps=1)
     result = json.loads((fits.path / "result.json").read_text())
     assert (result["steps"], result["interrupted"]) == (0, True)
+    assert result["reason"].startswith("EmptyBatchError: All 6 rollouts")
 
 
 async def test_failed_evaluations_count_with_the_failure_reward(fits):
@@ -265,3 +230,170 @@ async def test_failed_evaluations_count_with_the_failure_reward(fits):
             await loop.run(TASKS, HELD_OUT)
     (evaluation,) = FitResult.load(fits.path).evaluations
     assert (evaluation.reward, evaluation.tasks, evaluation.failed) == (0.25, 2, 2)
+
+
+async def plain_run(fits, path, steps):
+    """Do by hand what a synchronous fit does, step by step, and save the weights."""
+    config, store = fits.config, fits.store
+    policy = Policy(config, store)
+    await policy.load(None)
+    forced = {"temperature": 1.0, "top_p": 1.0, "top_k": None}
+    policy.set_sampling(forced=forced, max_tokens=config.max_tokens)
+    await policy.open_gateway()
+    for step in range(steps):
+        resources_id = (await store.add_resources(policy.resources())).resources_id
+        order = step_task_indices(seed=0, step=step, batch=config.batch_groups, tasks=len(TASKS))
+        groups = {
+            f"plain-t{step}-{slot}-{member}": f"{step}-{slot}"
+            for slot in range(len(order))
+            for member in range(config.group_size)
+        }
+        for name, group in groups.items():
+            task = TASKS[order[int(group.partition("-")[2])]]
+            await store.enqueue_rollout(task, "train", resources_id, rollout_id=name)
+        ended = {r.rollout_id: r for r in await store.wait_for_rollouts(rollout_ids=list(groups))}
+        outcomes = [
+            await fetch_outcome(store, ended[name], group_id=group, config=config)
+            for name, group in groups.items()
+        ]
+        batch, _ = batch_from_outcomes(outcomes, config, seed=f"0/{step}")
+        await policy.train(batch, loss_spec(config))
+    await asyncio.to_thread(policy.save, path)
+    await policy.stop()
+
+
+def weights(path):
+    (file,) = path.glob("*.safetensors")
+    return file.read_bytes()
+
+
+async def test_without_staleness_the_weights_are_those_of_a_plain_synchronous_run(fits, tmp_path):
+    """Bit for bit, after three steps with an agent whose answers depend on the weights alone."""
+    fits.agent.seeded = True
+    result = await fits.fit(steps=3, learning_rate=3e-3, concurrency=1)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    async with working(fits.store, fits.agent, concurrency=1):
+        await plain_run(fits, plain, steps=3)
+    assert weights(result.checkpoint) == weights(plain)
+    assert weights(result.checkpoint.with_name("step-000002")) != weights(plain)
+    assert fits.watcher.reports[-1].metrics["training/version"] == 3
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2])
+async def test_sampling_is_ahead_by_the_bound_and_no_more(fits, bound):
+    """While the first step waits for its agents, those that may be stale are sampled as well."""
+    fits.agent.hold = asyncio.Event()
+    loop = fits.loop(steps=4, max_staleness=bound)
+    async with working(fits.store, fits.agent, concurrency=32):
+        fit = asyncio.create_task(loop.run(TASKS, None))
+        async with asyncio.timeout(20):
+            while fits.agent.waiting < 6 * (bound + 1):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        steps = {rollout.metadata["step"] for rollout in await fits.rollouts()}
+        assert steps == set(range(bound + 1))
+        fits.agent.hold.set()
+        await fit
+    reports = [report.metrics for report in fits.watcher.reports]
+    oldest = [metrics["training/staleness_max"] for metrics in reports]
+    assert oldest[: bound + 1] == list(range(bound + 1))
+    assert max(oldest) <= bound
+    assert {metrics["training/async/groups_dropped_stale"] for metrics in reports} == {0}
+    assert all(metrics["timing/rollout_queue_wait_s/max"] >= 0 for metrics in reports)
+
+
+async def test_what_is_sampled_ahead_explores_though_an_evaluation_comes_between(fits):
+    """Evaluations wait until nothing is being sampled for training, and only they are greedy."""
+    fits.agent.seeded = False
+    await fits.fit(
+        tasks=["a"],
+        held_out=["a", "a", "a"],
+        steps=3,
+        max_staleness=2,
+        eval_every=1,
+        batch_groups=1,
+        group_size=8,
+        learning_rate=1e-9,
+    )
+    answers = {}
+    for rollout in await fits.store.query_rollouts():
+        spans = await fits.store.query_spans(rollout.rollout_id)
+        (ids,) = [s.attributes["response_token_ids"] for s in spans if s.name.startswith("openai")]
+        key = rollout.mode, rollout.metadata["step"]
+        answers.setdefault(key, set()).add(tuple(ids))
+    assert len(answers) == 3 + 4
+    assert all((len(said) == 1) == (mode == "val") for (mode, _), said in answers.items())
+
+
+class Late(Scribe):
+    """Asks for the answers of the second step, which are long, once the first is being trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def rollout_async(self, task, resources, rollout):
+        if "-t1-" in rollout.rollout_id:
+            await self.go.wait()
+            self.options = {"max_tokens": 400, "ignore_eos": True}
+        return await super().rollout_async(task, resources, rollout)
+
+
+@pytest.mark.parametrize("swap", ["wait", "keep"])
+async def test_answers_under_way_end_or_go_on_when_the_weights_change(fits, swap):
+    """With `keep` an answer is sampled by two versions, and its training row says which token by
+    which; with `wait` every answer is of one version."""
+    agent = fits.agent = Late()
+    loop = fits.loop(steps=2, max_staleness=1, swap=swap)
+    learn = loop._learner.learn
+
+    async def learn_amidst(outcomes, *, step):
+        agent.go.set()
+        async with asyncio.timeout(20):
+            while step == 0 and fits.policy.inference.stats().running < 6:
+                await asyncio.sleep(0)
+        return await learn(outcomes, step=step)
+
+    loop._learner.learn = learn_amidst
+    async with working(fits.store, agent):
+        await loop.run(TASKS, None)
+    first, second = (report.metrics for report in fits.watcher.reports)
+    assert (first["training/staleness_max"], second["training/staleness_max"]) == (0, 1)
+    outcomes = [
+        await fetch_outcome(
+            fits.store, rollout, group_id=rollout.metadata["group_id"], config=fits.config
+        )
+        for rollout in await fits.rollouts()
+        if rollout.metadata["step"] == 1
+    ]
+    batch, _ = batch_from_outcomes(outcomes, fits.config, seed="")
+    versions = [row.versions[row.mask] for row in batch.rows]
+    assert all((sorted(own) == own).all() for own in versions)
+    assert {tuple(sorted(set(own.tolist()))) for own in versions} == {
+        "wait": {(0,)},
+        "keep": {(0, 1)},
+    }[swap]
+
+
+async def test_a_group_that_became_too_old_is_left_out_whole(fits):
+    """Somebody else changes the weights twice: what was sampled before is dropped and counted, and
+    without anything left the run ends with a reason."""
+    loop = fits.loop(steps=2, max_staleness=1)
+    learn = loop._learner.learn
+
+    async def learn_more(outcomes, *, step):
+        metrics = await learn(outcomes, step=step)
+        for _ in range(2):
+            version = fits.policy.version + 1
+            await fits.policy.inference.publish(version, fits.policy._backend)
+        return metrics
+
+    loop._learner.learn = learn_more
+    with pytest.raises(TrainingError, match="more than 1 versions older"):
+        async with working(fits.store, fits.agent):
+            await loop.run(TASKS, None)
+    result = FitResult.load(fits.path)
+    assert (result.steps, result.interrupted) == (1, True)
+    assert result.reason.startswith("TrainingError: Every group of step 2")
+    assert result.checkpoint == fits.path / "checkpoints" / "step-000001"
