@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def connect_inference(
     tokenizer: Any,
     name: str,
     history: HistoryMode = "exact",
+    roles: Mapping[str, str] | None = None,
     seed: int | None = None,
     weights_dir: str | None = None,
 ) -> InferenceBackend:
@@ -38,6 +40,8 @@ def connect_inference(
         tokenizer: Its tokenizer.
         name: Name that agents call the model by.
         history: How prompts with earlier answers are made.
+        roles: For several adapters, which agents each samples for: adapter to the regular
+            expression that fits their roles.
         seed: Seed of the embedded engine's calls that bring none.
         weights_dir: Where a model server reads new weights; see `VLLMInference`.
 
@@ -46,7 +50,12 @@ def connect_inference(
     """
     if spec == "embedded":
         return EmbeddedInference(
-            model, tokenizer, name=name, history=history, config=EngineConfig(seed=seed)
+            model,
+            tokenizer,
+            name=name,
+            history=history,
+            roles=roles,
+            config=EngineConfig(seed=seed),
         )
     kind, separator, address = spec.partition("://")
     if not separator or kind not in _SCHEMES or not address:
@@ -54,6 +63,8 @@ def connect_inference(
             f"inference={spec!r} is unknown; use 'embedded' or 'vllm://host:port'."
         )
     key = Settings.from_environment().vllm_api_key
+    if roles:
+        raise ConfigurationError("several adapters are sampled by inference='embedded' only")
     return VLLMInference(
         VLLMServer(f"{_SCHEMES[kind]}://{address}", api_key=key),
         model=model,

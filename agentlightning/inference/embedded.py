@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from agentlightning.engine.chat import HistoryMode
@@ -26,6 +27,7 @@ class EmbeddedInference:
         *,
         name: str,
         history: HistoryMode = "exact",
+        roles: Mapping[str, str] | None = None,
         config: EngineConfig | None = None,
     ) -> None:
         """Prepare an engine.
@@ -35,13 +37,16 @@ class EmbeddedInference:
             tokenizer: Its tokenizer.
             name: Name that it is served under.
             history: How prompts with earlier answers are made.
+            roles: For several adapters, which agents each samples for, see `EngineUpstream`.
             config: The engine's limits.
 
         Raises:
             ConfigurationError: The model's architecture is not supported.
         """
         self.engine = Engine(model, tokenizer, config=config)
-        self._upstream = EngineUpstream(self.engine, model=name, history=history)
+        self._upstream = EngineUpstream(
+            self.engine, model=name, history=history, adapters=tuple(roles or ()), roles=roles
+        )
 
     @property
     def tokens(self) -> Engine:

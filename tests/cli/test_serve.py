@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from openai import AuthenticationError, OpenAI
+from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from agentlightning.algorithm.grpo import GRPO
-from agentlightning.algorithm.grpo import GRPOConfig
+from agentlightning.algorithm.grpo import GRPO, GRPOConfig
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.cli import main
@@ -51,8 +50,8 @@ def run_dir(model) -> Path:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[str, str]]:
-    """Run `agl serve` on a free port; yield alias and URL; stop it with SIGINT and check that."""
+def serving(*arguments: str) -> Iterator[tuple[str, str, str]]:
+    """Run `agl serve` on a free port; yield alias, URL and what else its first line says; stop it with SIGINT and check that."""
     process = subprocess.Popen(
         [sys.executable, "-m", "agentlightning.cli", "serve", *arguments, "--port", "0"],
         stdout=subprocess.PIPE,
@@ -62,9 +61,10 @@ def serving(*arguments: str) -> Iterator[tuple[str, str]]:
     )
     try:
         assert process.stdout is not None
-        alias, at, url = process.stdout.readline().partition(" at ")
+        alias, at, rest = process.stdout.readline().partition(" at ")
         assert at, "it ended before it printed its address"
-        yield alias, url.strip()
+        url, _, facts = rest.partition(" (")
+        yield alias, url, facts.removesuffix(")\n")
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=30)
         assert (process.returncode, rest) == (0, "stopped\n")
@@ -101,8 +101,8 @@ async def untrained_answer(model: Path) -> list[float]:
 
 def test_what_a_run_made_is_served_until_ctrl_c(model, run_dir):
     """A run directory serves its checkpoint, also after a kill, to those who know the token."""
-    with serving(str(run_dir), "--token", "s3cret") as (alias, url):
-        assert alias == "trained"
+    with serving(str(run_dir), "--token", "s3cret") as (alias, url, facts):
+        assert (alias, facts) == ("trained", "context 512; float32 on cpu")
         assert url.startswith("http://127.0.0.1:")
         with pytest.raises(AuthenticationError):
             ask(url, alias)
@@ -141,3 +141,79 @@ def test_an_unknown_model_and_a_taken_port_are_errors(model, capsys):
         port = str(taken.getsockname()[1])
         assert main(["serve", str(model), "--port", port]) == 1
     assert port in capsys.readouterr().err
+
+
+TOOLS = [{"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}]
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path) -> Path:
+    """A LoRA adapter in peft's format, as other programs write it."""
+    import peft
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    config = peft.LoraConfig(
+        r=2, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    torch.manual_seed(0)
+    module = AutoModelForCausalLM.from_pretrained(model)
+    peft.inject_adapter_in_model(config, module)
+    path = model.parent / "adapter"
+    config.save_pretrained(str(path))
+    tensors = get_peft_model_state_dict(module, adapter_name="default")
+    named = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
+    save_file(named, path / "adapter_model.safetensors")
+    return path
+
+
+def test_a_model_and_an_adapter_are_served_with_all_options(model, adapter):
+    """Names, limits, streams, tools, token ids and log-probabilities, for the official client."""
+    options = ("--model-name", "mine", "--lora", f"hot={adapter}", "--max-context", "200")
+    more = ("--max-running", "4", "--kv-cache-gib", "0.1", "--prefix-cache-gib", "0.1")
+    kind = ("--history", "template", "--dtype", "bfloat16", "--device", "cpu")
+    with (
+        serving(str(model), *options, *more, *kind) as (alias, url, facts),
+        OpenAI(base_url=url, api_key="-", max_retries=0) as client,
+    ):
+        assert (alias, facts) == ("mine", "context 200; bfloat16 on cpu; adapters hot")
+        assert [each.id for each in client.models.list()] == ["mine", "hot", "mine:hot"]
+        cold, hot = ask(url, "mine"), ask(url, "hot")
+        assert max(abs(a - b) for a, b in zip(cold, hot, strict=True)) > 1e-3
+        asked = {"model": "hot", "messages": [{"role": "user", "content": "a"}], "max_tokens": 5}
+        asked |= {"tools": TOOLS, "temperature": 0, "extra_body": {"return_token_ids": True}}
+        whole = client.chat.completions.create(**asked)
+        chunks = list(client.chat.completions.create(**asked, stream=True))
+        streamed = [
+            token for chunk in chunks for choice in chunk.choices
+            for token in getattr(choice, "token_ids", None) or []
+        ]  # fmt: skip
+        assert streamed == whole.choices[0].token_ids
+        assert chunks[0].prompt_token_ids == whole.prompt_token_ids
+        long = [{"role": "user", "content": "a" * 200}]
+        with pytest.raises(BadRequestError) as caught:
+            client.chat.completions.create(model="mine", messages=long)
+        assert caught.value.code == "context_length_exceeded"
+        with pytest.raises(NotFoundError):
+            ask(url, "cold")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--lora", "hot"], "NAME=DIRECTORY"),
+        (["--lora", "a=x", "--lora", "a=y"], "a name of its own"),
+        (["--lora", "default=x"], "'default'"),
+        (["--lora", "hot=/nowhere"], "no adapter_config.json"),
+        (["--max-context", "100000"], "beyond the 512 tokens"),
+        (["--device", "cuda:7"], "cuda:7"),
+        (["--dtype", "int3"], "int3"),
+        (["--host", "0.0.0.0"], "Give it a secret"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(model, options, told, capsys):
+    """A mistake ends the command with status 1 or 2, and says what to give instead."""
+    assert main(["serve", str(model), "--port", "0", *options]) in (1, 2)
+    assert told in capsys.readouterr().err

@@ -63,7 +63,7 @@ class StoredWeights:
         from agentlightning.algorithm.policy.train_backend import make_train_backend
         from agentlightning.engine.loading import load_model
 
-        loaded = load_model(self.config.model)
+        loaded = load_model(self.config.model, dtype=self.config.dtype, device=self.config.device)
         backend = make_train_backend(self.config, loaded.model)
         backend.restore(self.checkpoint)
         return loaded, backend
