@@ -157,3 +157,32 @@ async def test_a_real_agents_step_rewards_reach_their_tokens(store, credit):
     }[credit]
     assert got == [pytest.approx(each) for each in expected]
     assert metrics["training/n_rollouts_failed"] == 1
+
+
+@pytest.mark.parametrize(("policy", "failed"), [("reward", -1.0), ("exclude", None)])
+async def test_failures_of_the_agent_count_as_the_policy_says(store, policy, failed):
+    """A broken agent has the failure reward or is left out; a lost runner never counts."""
+    config = GRPOConfig(model="m", failure_policy=policy, failure_reward=-1.0)
+    agent = Stepwise()
+    agent.trainer_store = store
+    tasks = [{"step": 0.0, "end": end, "raise": end is None} for end in (1.0, 0.0, None)]
+    async with working(store, agent):
+        made = [await store.enqueue_rollout(task) for task in tasks]
+        ids = [rollout.rollout_id for rollout in made]
+        await store.wait_for_rollouts(rollout_ids=ids, timeout=20)
+    await store.enqueue_rollout(tasks[0])
+    lost = await store.dequeue_rollout()
+    attempt = {"rollout_id": lost.rollout_id, "attempt_id": lost.attempt.attempt_id}
+    await store.add_span(make_call("d" * 16, **attempt).to_span())
+    await store.update_attempt(*attempt.values(), status="unresponsive")
+    ended = [await store.get_rollout_by_id(name) for name in [*ids, lost.rollout_id]]
+    outcomes = [await fetch_outcome(store, each, group_id="g", config=config) for each in ended]
+    assert [each.reward for each in outcomes] == [1.0, 0.0, failed, None]
+    assert all(each.has_tokens for each in outcomes)
+    batch, metrics = batch_from_outcomes(outcomes, config, seed="s")
+    found = {row.rollout_id: float(row.adv[-1]) for row in batch}
+    expected = [1.0, 0.0, -1.0] if policy == "reward" else [0.5, -0.5]
+    assert found == dict(zip(ids, expected, strict=False))
+    weights = sum(float(row.weight.sum()) for row in batch)
+    assert weights == pytest.approx(1.0)
+    assert metrics["training/n_rollouts_failed"] == 2
