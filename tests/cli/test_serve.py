@@ -51,7 +51,10 @@ def run_dir(model) -> Path:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[str, str, str]]:
-    """Run `agl serve` on a free port; yield alias, URL and what else its first line says; stop it with SIGINT and check that."""
+    """Run `agl serve` on a free port; yield alias, URL and what else its first line says.
+
+    It is stopped with SIGINT, which is checked.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "agentlightning.cli", "serve", *arguments, "--port", "0"],
         stdout=subprocess.PIPE,

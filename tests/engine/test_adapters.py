@@ -1,6 +1,7 @@
 """Several LoRA adapters in one module: sampled side by side, loaded, kept apart."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ SIX = SamplingParams(max_tokens=6, ignore_eos=True)
 def add_adapter(model: Any, name: str, seed: int, **config: Any) -> None:
     """Inject a random adapter, far enough from zero to change what is sampled."""
     settings = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", **config}
-    peft.inject_adapter_in_model(
-        peft.LoraConfig(task_type="CAUSAL_LM", **settings), model, adapter_name=name
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        peft.inject_adapter_in_model(
+            peft.LoraConfig(task_type="CAUSAL_LM", **settings), model, adapter_name=name
+        )
     torch.manual_seed(seed)
     for key, parameter in model.named_parameters():
         if f".{name}." in key:
@@ -47,8 +50,7 @@ def model(tiny: LoadedModel) -> Any:
     """A model with adapters `a` (all layers) and `b` (some layers, another rank)."""
     model = copy.deepcopy(tiny.model)
     add_adapter(model, "a", 1)
-    with pytest.warns(UserWarning, match="Already found a `peft_config`"):
-        add_adapter(model, "b", 2, r=2, target_modules=["q_proj", "down_proj"])
+    add_adapter(model, "b", 2, r=2, target_modules=["q_proj", "down_proj"])
     return model.eval()
 
 

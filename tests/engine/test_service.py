@@ -1,13 +1,17 @@
 """The engine behind the gateway's upstream protocol."""
 
+import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from agentlightning.engine.engine import Engine
+from agentlightning.engine.loading import LoadedModel
 from agentlightning.engine.service import EngineUpstream
 from agentlightning.gateway.upstream import Upstream, UpstreamRequest, UpstreamResponse
+from tests.engine.test_adapters import add_adapter
 
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 6, "seed": 2}
 
@@ -144,3 +148,46 @@ async def test_an_engine_that_stops_midway_breaks_the_stream_off(
     rest = await response.read()
     assert b"[DONE]" not in rest
     assert b'"error"' in rest
+
+
+async def test_a_role_chooses_the_adapter_unless_the_model_name_does(
+    tiny: LoadedModel, make_engine: Callable[..., Engine]
+) -> None:
+    """Each agent of a system is sampled with its own adapter, agents without one with the base."""
+    model: Any = copy.deepcopy(tiny.model)
+    for name in ("a", "b"):
+        add_adapter(model, name, ord(name))
+    engine = make_engine(model)
+    upstream = EngineUpstream(
+        engine, model="tiny", adapters=("a", "b"), roles={"a": "plan.*", "b": "critic"}
+    )
+
+    async def told(role: str | None, model: str = "tiny", path: str = "chat/completions") -> Any:
+        body = {**BODY, "model": model, "prompt": "x", "return_token_ids": True, "temperature": 0}
+        request = UpstreamRequest(
+            method="POST", path=f"/v1/{path}", headers={}, body=json.dumps(body).encode(), role=role
+        )
+        response = await upstream.send(request)
+        (choice,) = json.loads(await response.read())["choices"]
+        await response.aclose()
+        return choice["token_ids"]
+
+    a, b, base = [await told(None, name) for name in ("a", "b", "tiny")]
+    assert a != b != base != a
+    assert [await told(role) for role in ("planner", "critic", "critics", None)] == [
+        a,
+        b,
+        base,
+        base,
+    ]
+    assert await told("critic", "tiny:a") == a
+    plain = [await told(role, path="completions") for role in ("planner", None)]
+    assert plain[0] != plain[1]
+    cards = json.loads(await (await get_models(upstream)).read())["data"]
+    assert [(card["id"], card.get("parent")) for card in cards] == [
+        ("tiny", None), ("a", "tiny"), ("b", "tiny"),
+    ]  # fmt: skip
+
+
+async def get_models(upstream: EngineUpstream) -> UpstreamResponse:
+    return await upstream.send(UpstreamRequest(method="GET", path="/v1/models", headers={}))
