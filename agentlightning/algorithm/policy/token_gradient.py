@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.reinforce_plus_plus import ReinforcePlusPlusConfig
     from agentlightning.learning.rows import RowBatch
 
-__all__ = ["TokenReturnGradient"]
+__all__ = ["TokenReturnGradient", "reference_distances"]
 
 
 class TokenReturnGradient:
@@ -41,21 +41,22 @@ class TokenReturnGradient:
             return metrics
         penalties = None
         if self._config.kl_coef:
-            distances = await self._distances(batch)
+            distances = await reference_distances(self._policy, batch)
             trained = np.concatenate([d[row.mask] for d, row in zip(distances, batch, strict=True)])
             metrics["training/kl_reference"] = float(trained.mean())
             penalties = [self._config.kl_coef * distance for distance in distances]
         batch = whitened_returns(batch, discount=self._config.discount, penalties=penalties)
         return metrics | await self._policy.train(batch, self._loss)
 
-    async def _distances(self, batch: RowBatch) -> list[Stream]:
-        """Return `log mu - log pi_ref` of each trained token (k1).
 
-        A token whose probability nobody recorded has the trainer's own instead.
-        """
-        reference = await self._policy.logprobs(batch, reference=True)
-        sampled = [row.logp_rollout for row in batch]
-        if any(np.isnan(row.logp_rollout[row.mask]).any() for row in batch):
-            own = await self._policy.logprobs(batch)
-            sampled = [np.where(np.isnan(s), o, s) for s, o in zip(sampled, own, strict=True)]
-        return [s - r for s, r in zip(sampled, reference, strict=True)]
+async def reference_distances(policy: Policy, batch: RowBatch) -> list[Stream]:
+    """Return `log mu - log pi_ref` of each trained token (k1), a stream per row.
+
+    A token whose probability nobody recorded has the trainer's own instead.
+    """
+    reference = await policy.logprobs(batch, reference=True)
+    sampled = [row.logp_rollout for row in batch]
+    if any(np.isnan(row.logp_rollout[row.mask]).any() for row in batch):
+        own = await policy.logprobs(batch)
+        sampled = [np.where(np.isnan(s), o, s) for s, o in zip(sampled, own, strict=True)]
+    return [s - r for s, r in zip(sampled, reference, strict=True)]
