@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,12 @@ class VLLMInference:
                 await self._unload(old)
 
     async def _unload(self, served: ServedModel) -> None:
-        await self._server.call("POST", "/v1/unload_lora_adapter", {"lora_name": served.name})
+        try:
+            await self._server.call("POST", "/v1/unload_lora_adapter", {"lora_name": served.name})
+        except RequestError as error:
+            # A server that was restarted has unloaded everything already.
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
         if self._dir is not None:
             old = self._dir / served.name.removeprefix(f"{self._stem}-")
             await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from agentlightning.engine.adapters import BASE, DEFAULT_ADAPTER
@@ -192,7 +193,7 @@ class VLLMTokens:
         self.check_prompt(prompt_ids)
         answer = _Answer(tops=params.top_logprobs)
         async with self.gate.passing():
-            with self._asking(adapter) as served:
+            with self._asking(adapter) as served, self._blaming_the_server():
                 body = self._body(prompt_ids, params, served.name)
                 if on_token is None:
                     self._read(answer, await self._server.complete(body))
@@ -220,6 +221,18 @@ class VLLMTokens:
         finally:
             with self._lock:
                 served.running -= 1
+
+    @contextmanager
+    def _blaming_the_server(self) -> Generator[None]:
+        """Keep the agent from being told that the model it asked for does not exist."""
+        try:
+            yield
+        except RequestError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            raise UpstreamError(
+                f"{self._server.name} lost the weights that it was given; was it restarted? {error}"
+            ) from error
 
     async def _stream(
         self, answer: _Answer, body: Body, version: int, on_token: TokenCallback

@@ -176,6 +176,18 @@ async def test_a_refused_adapter_is_told_with_what_it_needs(connect, server):
         assert (await inference.tokens.generate([5])).versions[0][2] == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_that_lost_its_adapters_is_to_blame(connect, server, stream):
+    """A restarted server knows no adapter; that is no mistake of the agent that asked."""
+    async with connect(server, keep_versions=1) as inference:
+        await inference.publish(0, Adapters())
+        server.adapters.clear()
+        with pytest.raises(UpstreamError, match="was it restarted"):
+            await inference.tokens.generate([5], on_token=(lambda event: None) if stream else None)
+        await inference.publish(1, Adapters())
+        assert (await inference.tokens.generate([5])).versions[0][2] == 1
+
+
 async def test_a_server_without_adapters_is_told(connect, server, tiny):
     """Where the routes are missing, the error names the variable that adds them."""
     server = type(server)(tiny.tokenizer, adapters_allowed=False)

@@ -105,7 +105,8 @@ class VLLMLikeServer:
     async def _unload(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.orders.append((request.path, body))
-        self.adapters.pop(body["lora_name"])
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return _error(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
         return web.Response(text="Success")
 
     async def _order(self, request: web.Request) -> web.Response:
