@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.decorator import FunctionalAlgorithm, algo
     from agentlightning.algorithm.fast import Baseline, FastAlgorithm
     from agentlightning.algorithm.grpo import GRPO, GRPOConfig
+    from agentlightning.algorithm.ppo import PPO, PPOConfig
     from agentlightning.algorithm.reinforce_plus_plus import (
         ReinforcePlusPlus,
         ReinforcePlusPlusConfig,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRPO",
+    "PPO",
     "RLOO",
     "Algorithm",
     "Baseline",
@@ -25,6 +27,7 @@ __all__ = [
     "FitResult",
     "FunctionalAlgorithm",
     "GRPOConfig",
+    "PPOConfig",
     "RLOOConfig",
     "ReinforcePlusPlus",
     "ReinforcePlusPlusConfig",
@@ -41,6 +44,8 @@ __getattr__, __dir__ = lazy_exports(
         "FastAlgorithm": "agentlightning.algorithm.fast",
         "GRPO": "agentlightning.algorithm.grpo",
         "GRPOConfig": "agentlightning.algorithm.grpo",
+        "PPO": "agentlightning.algorithm.ppo",
+        "PPOConfig": "agentlightning.algorithm.ppo",
         "RLOO": "agentlightning.algorithm.rloo",
         "RLOOConfig": "agentlightning.algorithm.rloo",
         "ReinforcePlusPlus": "agentlightning.algorithm.reinforce_plus_plus",

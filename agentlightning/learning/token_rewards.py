@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from agentlightning.adapter.token_row import TokenRow
 from agentlightning.learning.credit import ScoredRollout, follows
 
-__all__ = ["token_rewards"]
+__all__ = ["Rewards", "token_rewards"]
+
+Rewards = NDArray[np.float64]
+"""A reward for each token of a row; 0 where nothing is trained."""
 
 
-def token_rewards(rollout: ScoredRollout) -> list[NDArray[np.float64]]:
+def token_rewards(rollout: ScoredRollout) -> list[Rewards]:
     """Return the rewards of each row's tokens, a stream per row; 0 outside the mask.
 
     Each row is an episode of its own that ends with the rollout's whole reward, at its last
@@ -35,7 +38,7 @@ def token_rewards(rollout: ScoredRollout) -> list[NDArray[np.float64]]:
     number = {call.call_id: index for index, call in enumerate(calls)}
     rewarded = [index for index, call in enumerate(calls) if call.reward]
     after = follows(calls) if rewarded else np.zeros((0, 0), dtype=np.bool_)
-    streams: list[NDArray[np.float64]] = []
+    streams: list[Rewards] = []
     for row in rollout.rows:
         reward = np.zeros(len(row.ids))
         places = [(number.get(name, -1), last) for name, last in _last_tokens(row)]

@@ -25,6 +25,7 @@ ExecutionStrategyRegistry: Mapping[str, str] = {
 AlgorithmRegistry: Mapping[str, str] = {
     "Baseline": "agentlightning.algorithm.fast.Baseline",
     "GRPO": "agentlightning.algorithm.grpo.GRPO",
+    "PPO": "agentlightning.algorithm.ppo.PPO",
     "RLOO": "agentlightning.algorithm.rloo.RLOO",
     "ReinforcePlusPlus": "agentlightning.algorithm.reinforce_plus_plus.ReinforcePlusPlus",
 }

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.policy.config import PolicyConfig
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
 
-__all__ = ["batch_from_outcomes", "batch_spec", "batches_by_adapter", "loss_spec"]
+__all__ = [
+    "batch_from_outcomes",
+    "batch_spec",
+    "batches_by_adapter",
+    "loss_spec",
+    "shuffle_stretches",
+]
 
 
 def loss_spec(config: PolicyConfig) -> LossSpec:
@@ -137,7 +143,7 @@ def _with_shuffled_advantages(
 ) -> RowBatch:
     """Hand out the same advantages without their meaning: to other rollouts, or other calls."""
     if config.credit != "rollout":
-        return _with_shuffled_stretches(batch, rng)
+        return shuffle_stretches(batch, rng)
     own: dict[str, float] = {}
     for row in batch.rows:
         own[row.rollout_id] = float(row.adv[row.mask][0])
@@ -152,7 +158,7 @@ def _with_shuffled_advantages(
     return replace(batch, rows=tuple(shuffled(row) for row in batch.rows))
 
 
-def _with_shuffled_stretches(batch: RowBatch, rng: random.Random) -> RowBatch:
+def shuffle_stretches(batch: RowBatch, rng: random.Random) -> RowBatch:
     """Shuffle the advantages of stretches of trained tokens that have the same one."""
     places = [(number, place) for number, row in enumerate(batch) for place in _stretches(row)]
     values = [float(batch.rows[number].adv[place.start]) for number, place in places]
