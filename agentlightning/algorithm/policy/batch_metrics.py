@@ -96,7 +96,18 @@ def _rewards(outcomes: Sequence[RolloutOutcome]) -> dict[str, float]:
         "training/reward_std": float(np.std(rewards)) if rewards else 0.0,
         "training/n_rollouts_w_reward": len(rewards),
         **{f"training/{source}/reward": mean for source, mean in sources.items()},
+        **{f"training/{name}/reward": mean for name, mean in _by_dimension(outcomes).items()},
     }
+
+
+def _by_dimension(outcomes: Sequence[RolloutOutcome]) -> dict[str, float]:
+    """Return the mean of each dimension, where rewards have several."""
+    found: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        given = outcome.earned.dimensions if outcome.earned and outcome.outcome == "ok" else {}
+        for name, value in given.items():
+            found.setdefault(name, []).append(value)
+    return {name: float(np.mean(v)) for name, v in found.items()} if len(found) > 1 else {}
 
 
 def mean_by_source(scored: Iterable[tuple[Any, float | None]]) -> dict[str, float]:

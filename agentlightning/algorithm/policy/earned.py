@@ -60,18 +60,24 @@ class Earned:
         return sum(weights[name] * self.dimensions[name] for name in weights if name in known)
 
 
-def find_earned(spans: Sequence[Span]) -> Earned:
+def find_earned(
+    spans: Sequence[Span], named: Sequence[tuple[Span, CallRecord]] | None = None
+) -> Earned:
     """Read the rewards among the spans of one attempt.
 
     Links name a call's span, or a span around the call; where the client did not announce that
     span to the gateway, the call belongs to the tightest span that encloses it in time.
+
+    Args:
+        spans: The spans, in their order.
+        named: What `named_calls` found among them, if that is known.
     """
     rewards = [span for span in spans if is_reward_span(span)]
     if not rewards:
         return Earned()
     calls = {
         span.span_id: call
-        for span, call in named_calls(spans)
+        for span, call in (named_calls(spans) if named is None else named)
         if call.trained and call.outcome == "ok"
     }
     explicit = _explicit(spans, rewards, calls)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.adapter.base import in_time
-from agentlightning.adapter.calls import find_calls
+from agentlightning.adapter.calls import named_calls
 from agentlightning.adapter.diagnosis import TraceDiagnosis, diagnose
 from agentlightning.algorithm.policy.earned import Earned, find_earned
 from agentlightning.types import Attempt, AttemptedRollout, CallRecord, Rollout
@@ -73,8 +73,9 @@ async def fetch_outcome(
     if attempt is None:
         attempt = await store.get_latest_attempt(rollout.rollout_id)
     outcome, error = _classify(rollout, attempt)
-    calls = find_calls(spans)
-    earned = find_earned(spans)
+    named = named_calls(spans)
+    calls = sorted((call for _, call in named), key=lambda call: call.end_time)
+    earned = find_earned(spans, named)
     return RolloutOutcome(
         rollout_id=rollout.rollout_id,
         group_id=group_id,

@@ -76,6 +76,8 @@ def _own_reward(outcome: RolloutOutcome, config: PolicyConfig) -> float:
 
 
 def _calls(outcome: RolloutOutcome, config: PolicyConfig) -> tuple[CallCredit, ...]:
+    if config.credit == "rollout":
+        return ()
     rewards = {} if outcome.earned is None else config.call_rewards(outcome.earned)
     return tuple(
         CallCredit(
@@ -84,7 +86,7 @@ def _calls(outcome: RolloutOutcome, config: PolicyConfig) -> tuple[CallCredit, .
             started=call.start_time,
             ended=call.end_time,
             reward=rewards.get(call.call_id, 0.0),
-            state=tuple(call.prompt_token_ids) or None,
+            state=(tuple(call.prompt_token_ids) or None) if config.credit == "state" else None,
         )
         for call in outcome.calls
         if call.trained and call.outcome == "ok"

@@ -6,7 +6,7 @@ import pytest
 
 from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.batch import batch_from_outcomes
-from tests.algorithm.policy.outcomes import outcome, told
+from tests.algorithm.policy.outcomes import outcome, team, told
 from tests.support.spans import make_call
 
 CONFIG = GRPOConfig(model="m")
@@ -44,3 +44,13 @@ def test_the_use_of_groups_is_told():
     batch, metrics = batch_from_outcomes(outcomes, keeping, seed="s")
     assert metrics["training/group_use"] == 1
     assert {row.rollout_id for row in batch} == set("abcd")
+
+
+def test_each_dimension_of_a_reward_has_its_mean():
+    """Whatever the credit; a reward that is one number has no name of its own."""
+    outcomes = [team("a", 1.0, right=1.0, style=4.0), team("b", 0.0, right=0.0)]
+    outcomes.append(replace(team("c", 0.0, right=9.0), outcome="agent_error"))
+    _, metrics = batch_from_outcomes(outcomes, CONFIG, seed="s")
+    assert (metrics["training/right/reward"], metrics["training/style/reward"]) == (0.5, 4.0)
+    _, metrics = batch_from_outcomes([team("a", 1.0, primary=1.0)], CONFIG, seed="s")
+    assert "training/primary/reward" not in metrics
