@@ -1,15 +1,17 @@
-"""Compare our sampler with transformers' own batching on SmolLM2-135M.
+"""Compare our sampler with transformers' generate and continuous batching on SmolLM2-135M.
 
-Run `OMP_WAIT_POLICY=passive python benchmarks/engine.py` (two minutes). Every method samples the
-same prompts at temperature 1 and returns the log-probabilities of what it sampled; the padded
-`generate` returns none and is there for scale. CPU seconds count where other work shares the
-machine. The first, untimed round of each method pays for warming up.
+Run `OMP_WAIT_POLICY=passive python -m benchmarks.engine` (five minutes); `--write CIRCUMSTANCES` puts
+the table into RESULTS.md. Every method samples the same prompts at temperature 1, by the same
+weights in bf16. Ours and continuous batching return the log-probabilities of what they sampled;
+`generate`, with its prompts padded to one batch and its cache on, returns none. CPU seconds count,
+as other work shares the machine; of several rounds the best one does.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import logging
 import time
 import warnings
@@ -21,10 +23,20 @@ from agentlightning.engine.loading import LoadedModel, load_model
 from agentlightning.engine.request import Generation, Request
 from agentlightning.engine.sampler import Sampler
 from agentlightning.engine.sampling import SamplingParams
+from agentlightning.learning.lora import LoraConfig, activate_adapter, inject_lora
+from benchmarks.results import print_table, section, write_section
 
+HEADING = "## Engine"
 Prompts = list[list[int]]
 Method = Callable[[Prompts, int], list[list[int]]]
 """Samples so many tokens after each prompt and returns them."""
+Work = Callable[[Method, int], int]
+"""Samples with a method what a round's number says; returns the tokens sampled."""
+NOTES = (
+    "Temperature 1, bf16, the same prompts. Ours and continuous batching return log-probabilities, "
+    "`generate` (padded to one batch, cache on) none. Adapters: rank 16 on all linear layers, fp32, "
+    "unmerged.",
+)
 
 SHOTS = ((12, 7), (81, 9))
 SYSTEM = (
@@ -45,7 +57,8 @@ def prompt(loaded: LoadedModel, question: str) -> list[int]:
     return loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def ours(model: torch.nn.Module) -> Method:
+def ours(model: torch.nn.Module, adapters: Sequence[str | None] = (None,)) -> Method:
+    """Return our sampler; the rows take turns with the adapters."""
     sampler = Sampler(
         model,
         max_running=64,
@@ -66,6 +79,7 @@ def ours(model: torch.nn.Module) -> Method:
                     max_tokens=new_tokens,
                     on_done=lambda generation, key=key: done.__setitem__(key, generation),
                     on_error=print,
+                    adapter=adapters[key % len(adapters)],
                 )
             )
         while sampler.step():
@@ -120,94 +134,119 @@ def padded(model: torch.nn.Module, pad: int) -> Method:
     return run
 
 
-def measure(name: str, work: Callable[[int], int], rounds: int) -> None:
-    """Print the best round of `work`, which takes a round number and returns tokens sampled."""
-    results: list[tuple[float, float, int]] = []
-    for number in range(rounds + 1):
-        gc.collect()
-        wall, cpu = time.perf_counter(), time.process_time()
-        tokens = work(number)
-        results.append((time.process_time() - cpu, time.perf_counter() - wall, tokens))
-    cpu, wall, tokens = min(results[1:])
-    print(
-        f"  {name:34} {tokens:5d} tokens  {tokens / wall:6.0f} tok/s  "
-        f"{tokens / cpu:6.0f} tok/cpu-s  {cpu:6.2f} cpu-s",
-        flush=True,
-    )
-
-
 def groups(loaded: LoadedModel, number: int) -> Prompts:
     """Return 4 prompts, 8 times each; other ones in every round."""
     asked = [prompt(loaded, f"What is {37 + number * 4 + i} times {12 + i}?") for i in range(4)]
     return [ids for ids in asked for _ in range(8)]
 
 
-def turns(loaded: LoadedModel, method: Method, number: int) -> int:
-    """Let 8 conversations of one task take 4 turns each; returns the tokens sampled."""
-    talks = [prompt(loaded, f"What is {number} plus {i // 4}?") for i in range(8)]
+def strangers(loaded: LoadedModel, number: int) -> Prompts:
+    """Return 32 prompts of one length that begin differently."""
+    generator = torch.Generator().manual_seed(number)
+    ids = torch.randint(100, 40_000, (32, len(groups(loaded, 0)[0])), generator=generator)
+    return ids.tolist()
+
+
+def grouped(loaded: LoadedModel, new_tokens: int) -> Work:
+    return lambda method, number: sum(map(len, method(groups(loaded, number), new_tokens)))
+
+
+def strange(loaded: LoadedModel, new_tokens: int) -> Work:
+    return lambda method, number: sum(map(len, method(strangers(loaded, number), new_tokens)))
+
+
+def turns(loaded: LoadedModel) -> Work:
+    """Let 8 conversations of two tasks take 4 turns each."""
     follow = loaded.tokenizer("\nuser\nAnd then?\nassistant\n", add_special_tokens=False)
-    sampled = 0
-    for _ in range(4):
-        answers = method(talks, 24)
-        sampled += sum(map(len, answers))
-        talks = [
-            [*talk, *answer, *follow["input_ids"]]
-            for talk, answer in zip(talks, answers, strict=True)
-        ]
-    return sampled
+
+    def work(method: Method, number: int) -> int:
+        talks = [prompt(loaded, f"What is {number} plus {i // 4}?") for i in range(8)]
+        sampled = 0
+        for _ in range(4):
+            answers = method(talks, 24)
+            sampled += sum(map(len, answers))
+            talks = [
+                [*talk, *answer, *follow["input_ids"]]
+                for talk, answer in zip(talks, answers, strict=True)
+            ]
+        return sampled
+
+    return work
 
 
-def with_lora(model: torch.nn.Module) -> torch.nn.Module:
-    from peft import LoraConfig, inject_adapter_in_model
+_rounds = itertools.count()
+"""No round repeats another's prompts, whichever method it is for."""
 
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = inject_adapter_in_model(
-        LoraConfig(r=16, lora_alpha=32, target_modules=targets), model
-    )
-    for name, parameter in adapted.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter.data, std=0.01)
-    return adapted.eval()
+
+def rate(method: Method, work: Work, rounds: int) -> float:
+    """Return tokens per CPU second of the best round, after a short one that warms up."""
+    method([[1, 2, 3, 4]] * 4, 2)
+    work(method, next(_rounds))
+    best = 0.0
+    for _ in range(rounds):
+        gc.collect()
+        began = time.process_time()
+        tokens = work(method, next(_rounds))
+        best = max(best, tokens / (time.process_time() - began))
+    return best
+
+
+def with_lora(model: torch.nn.Module, names: Sequence[str]) -> torch.nn.Module:
+    """Put adapters into a model, rank 16 on all linear layers in fp32, that change something."""
+    inject_lora(model, LoraConfig(), names)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.01)
+    activate_adapter(model, names[0])
+    return model.eval()
+
+
+def compare(dtype: str, rounds: int, only: str) -> list[list[str]]:
+    """Return the table; each line is one kind of work."""
+    loaded = load_model("smollm2-135m-instruct", dtype=dtype)
+    pad: int = loaded.tokenizer.pad_token_id
+    bare = (ours(loaded.model), padded(loaded.model, pad))
+    paged = continuous_batching(load_model("smollm2-135m-instruct", dtype=dtype).model)
+    adapted = with_lora(load_model("smollm2-135m-instruct", dtype=dtype).model, ["default", "b"])
+    lora = (ours(adapted), padded(adapted, pad))
+    width = len(groups(loaded, 0)[0])
+    measures: list[tuple[str, tuple[Method, Method], Method | None, Work]] = [
+        (f"4 prompts of {width} tokens x 8, 14 new", bare, paged, grouped(loaded, 14)),
+        ("the same, 64 new", bare, None, grouped(loaded, 64)),
+        (f"32 prompts of {width} random tokens, 32 new", bare, None, strange(loaded, 32)),
+        ("8 conversations x 4 turns, 24 new each", bare, paged, turns(loaded)),
+        ("4 prompts x 8, 14 new, LoRA", lora, None, grouped(loaded, 14)),
+        ("the same, 64 new", lora, None, grouped(loaded, 64)),
+        ("two adapters by turns, 64 new", (ours(adapted, ("default", "b")), lora[1]), None,
+         grouped(loaded, 64)),
+    ]  # fmt: skip
+    lines = [["tokens per CPU second", "ours", "`generate`", "ratio", "continuous batching"]]
+    for title, (mine, plain), other, work in measures:
+        if only in title:
+            own, theirs = rate(mine, work, rounds), rate(plain, work, rounds)
+            third = f"{rate(other, work, rounds):.0f}" if other else "not run"
+            lines.append([title, f"{own:.0f}", f"{theirs:.0f}", f"{own / theirs:.1f}", third])
+            print(" ", *lines[-1], sep="  ", flush=True)
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--parts", nargs="+", default=["groups", "turns", "lora"])
+    parser.add_argument("--only", default="", help="only lines whose title has this part")
+    parser.add_argument("--write", metavar="CIRCUMSTANCES", help="also write RESULTS.md")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
-    loaded = load_model("smollm2-135m-instruct", dtype=options.dtype)
-    pad = loaded.tokenizer.pad_token_id
-    print(f"{loaded.name} {loaded.model.dtype}, {options.threads} threads")
-    print(f"4 prompts x 8 samples, {len(groups(loaded, 0)[0])} prompt tokens")
-
-    def grouped(method: Method, new_tokens: int) -> Callable[[int], int]:
-        return lambda number: sum(map(len, method(groups(loaded, number), new_tokens)))
-
-    mine = ours(loaded.model)
-    paged = continuous_batching(load_model("smollm2-135m-instruct", dtype=options.dtype).model)
-    dense = padded(loaded.model, pad)
-    for new_tokens in (14, 32) if "groups" in options.parts else ():
-        print(f" {new_tokens} new tokens")
-        measure("ours", grouped(mine, new_tokens), options.rounds)
-        measure("transformers continuous batching", grouped(paged, new_tokens), options.rounds)
-        measure("transformers generate, padded", grouped(dense, new_tokens), options.rounds)
-    if "turns" in options.parts:
-        print("8 conversations x 4 turns, 24 new tokens a turn")
-        measure("ours", lambda n: turns(loaded, mine, n), options.rounds)
-        measure(
-            "transformers continuous batching", lambda n: turns(loaded, paged, n), options.rounds
-        )
-    if "lora" in options.parts:
-        print("LoRA r=16 on all linear layers, fp32 on the base, 14 new tokens")
-        measure("ours, no LoRA", grouped(mine, 14), options.rounds)
-        measure("ours", grouped(ours(with_lora(loaded.model)), 14), options.rounds)
+    lines = compare(options.dtype, options.rounds, options.only)
+    print_table(lines)
+    if options.write:
+        circumstances = f"SmolLM2-135M, {options.threads} threads; {options.write}"
+        command = "OMP_WAIT_POLICY=passive python -m benchmarks.engine"
+        write_section(HEADING, section(HEADING, command, circumstances, lines, NOTES))
 
 
 if __name__ == "__main__":
