@@ -51,6 +51,7 @@ class Asked:
     answer: tuple[int, ...]
     start: float
     reward: float = 0.0
+    role: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Episode:
     calls: tuple[Asked, ...]
     final: float
     outcome: str = "ok"
+    roles: tuple[tuple[str, float], ...] = ()
+    """Rewards by role."""
 
     @property
     def total(self):
@@ -109,6 +112,7 @@ def outcome(name, group, episode, logps):
     calls = tuple(
         make_call(
             f"{name}-{call.name}",
+            role=call.role,
             prompt_token_ids=list(call.prompt),
             choices=[CallChoice(token_ids=list(call.answer), logprobs=logps[call.name].tolist())],
             start=call.start,
@@ -117,7 +121,13 @@ def outcome(name, group, episode, logps):
         for call in episode.calls
     )
     linked = {f"{name}-{call.name}": call.reward for call in episode.calls if call.reward}
-    earned = Earned(final=episode.final, own=episode.final, closing=episode.final, linked=linked)
+    earned = Earned(
+        final=episode.final,
+        own=episode.final,
+        closing=episode.final,
+        linked=linked,
+        dimensions=dict(episode.roles),
+    )
     return RolloutOutcome(
         rollout_id=name, group_id=group, task={}, reward=episode.final, outcome=episode.outcome,
         error=None, calls=calls, span_count=len(calls), earned=earned,
@@ -254,3 +264,29 @@ def test_span_credit_adds_each_calls_own_reward():
             value = value + chance * call.reward * logps[call.name].sum()
     settings = {"advantage": "rloo", "credit": "span"}
     assert_same(expected_gradient(model, episodes, config(**settings)), analytic(model, value))
+
+
+def test_agent_credit_is_each_roles_gradient_of_its_own_reward():
+    """The planner's tokens learn from the planner's reward, the coder's from the coder's."""
+    model, episodes = bandit(), []
+    for plain in with_steps():
+        chosen = {call.name: call.answer[0] for call in plain.calls}
+        calls = tuple(
+            replace(call, reward=0.0, role="coder" if call.name in "uv" else "planner")
+            for call in plain.calls
+        )
+        rewards = {
+            "planner": chosen["x"] - 2.0 * chosen["y"] * chosen["u"],
+            "coder": chosen["u"] * chosen["x"] + 0.5 * chosen["v"],
+        }
+        episodes.append(Episode(calls, 100.0, roles=tuple(rewards.items())))
+    value = 0.0
+    for episode in episodes:
+        logps, own = scores(model, episode), dict(episode.roles)
+        chance = torch.cat(list(logps.values())).sum().exp().detach()
+        for call in episode.calls:
+            value = value + chance * own[call.role] * logps[call.name].sum()
+    # Two roles in each rollout are two units, so that each has half the rollout's share.
+    want = analytic(model, value / 2)
+    settings = {"advantage": "rloo", "credit": "agent"}
+    assert_same(expected_gradient(model, episodes, config(**settings)), want)
