@@ -76,3 +76,28 @@ def test_models_with_other_layers_are_refused() -> None:
     config.layer_types = ["sliding_attention", "full_attention"]
     with pytest.raises(ConfigurationError, match="vLLM"):
         KVShape(config, torch.float32, torch.device("cpu"))
+
+
+def test_rows_start_short_again_in_the_same_memory(cache: KVCache) -> None:
+    """After a long row, the next ones are laid out for their own length, without new memory."""
+    cache.reserve(2, 400)
+    fill(cache, slice(0, 1), torch.tensor([[399]]))
+    memory = cache.keys.data_ptr()
+    cache.restart()
+    cache.reserve(2, 40)
+    assert cache.keys.shape[3] < 100
+    assert cache.keys.data_ptr() == memory
+    fill(cache, slice(0, 2), torch.tensor([[0, 1], [38, 39]]))
+    assert cache.keys[2, 1, 0, 39, 0] == 139
+    assert cache.keys.isfinite().all()
+
+
+def test_rows_picked_one_by_one_are_read_and_written(cache: KVCache) -> None:
+    """Rows of one adapter among others: only theirs are touched, in the order they were picked."""
+    cache.reserve(4, 3)
+    fill(cache, slice(0, 4), torch.tensor([[0, 1, 2]] * 4))
+    cache.aim(torch.tensor([3, 1]), torch.tensor([[1], [2]]), 3)
+    states = torch.tensor([7.0, 8.0])[:, None, None, None].expand(2, 2, 1, 8).contiguous()
+    keys, _ = cache.update(states, states, 0)
+    assert keys[:, 0, :3, 0].tolist() == [[300, 7, 302], [100, 101, 8]]
+    assert cache.keys[0, 0, 0, :3, 0].tolist() == [0, 1, 2]

@@ -91,3 +91,19 @@ def test_clear_forgets_everything_and_frees_the_room() -> None:
     assert (len(prefixes), prefixes.match(ids)) == (0, [])
     prefixes.store(ids, cache, 0)
     assert len(prefixes.match(ids)) == 2
+
+
+def test_owners_share_nothing_and_are_forgotten_one_by_one() -> None:
+    """Equal tokens of two adapters are two sequences; forgetting one leaves the other."""
+    prefixes, cache = make(8)
+    ids = [1] * (2 * BLOCK)
+    write(cache, ids)
+    prefixes.store(ids, cache, 0, "a")
+    assert [len(prefixes.match(ids, owner)) for owner in ("a", "b", None)] == [2, 0, 0]
+    prefixes.store(ids, cache, 0, "b")
+    assert len(prefixes) == 4 * BLOCK
+    assert not set(prefixes.match(ids, "a")) & set(prefixes.match(ids, "b"))
+    prefixes.forget("a")
+    assert [len(prefixes.match(ids, owner)) for owner in ("a", "b")] == [0, 2]
+    prefixes.store(ids, cache, 0, "a")
+    assert len(prefixes.match(ids, "a")) == 2
