@@ -68,7 +68,7 @@ class EngineUpstream:
             adapters: LoRA adapters that are models of their own, named `adapter` or
                 `model:adapter` by requests.
             roles: What else decides on an adapter: the calling agent's role, by adapter as a
-                regular expression that fits the whole role. The first one counts.
+                regular expression that is searched in it. The first that is found counts.
             name: What logs and error messages call it.
             on_close: Called by `aclose`, in each event loop that used it.
         """
@@ -165,7 +165,7 @@ class EngineUpstream:
         named = members.get("model")
         if isinstance(named, str) and named in self._adapters:
             return self._adapters[named]
-        fitting = (name for name, fits in self._roles.items() if role and fits.fullmatch(role))
+        fitting = (name for name, fits in self._roles.items() if role and fits.search(role))
         return next(fitting, None)
 
     def _models(self) -> dict[str, Any]:

@@ -34,13 +34,20 @@ class Agreement:
     tokens: int
     dtype: str
     """Of the trained model."""
+    exact: bool = True
+    """Whether the engine computes in the same precision."""
 
     @property
     def within_limits(self) -> bool:
         """Whether rounding explains the difference."""
-        if self.dtype == "float32":
+        if self.refuses:
             return self.largest <= EXACT_LIMIT
         return self.mean <= ROUNDED_LIMIT
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a difference beyond the limits is an error, and no mere rounding."""
+        return self.exact and self.dtype == "float32"
 
     def metrics(self) -> dict[str, float]:
         """Return the figures under the names of metrics."""
@@ -51,7 +58,7 @@ class Agreement:
 
 
 def check_agreement(
-    backend: TrainBackend, batch: RowBatch, *, adapter: str = "default"
+    backend: TrainBackend, batch: RowBatch, *, adapter: str = "default", exact: bool = True
 ) -> Agreement:
     """Score what the engine sampled under the weights that sampled it, and compare.
 
@@ -61,6 +68,8 @@ def check_agreement(
         backend: The trainer.
         batch: Rows with the engine's log-probabilities; tokens without one do not count.
         adapter: What sampled them.
+        exact: Whether the engine computes in the trainer's precision; False where it is another
+            program, whose precision is its own.
 
     Raises:
         EmptyBatchError: No trained token has a log-probability of the engine.
@@ -83,6 +92,7 @@ def check_agreement(
         largest=float(apart.max()),
         tokens=len(apart),
         dtype=backend.capabilities.dtype,
+        exact=exact,
     )
     if not found.within_limits:
         _object(found)
@@ -90,7 +100,7 @@ def check_agreement(
 
 
 def _object(found: Agreement) -> None:
-    if found.dtype == "float32":
+    if found.refuses:
         raise TrainingError(
             f"engine and trainer disagree: log-probabilities of the same {found.tokens} tokens "
             f"differ by {found.mean:.3g} on average and {found.largest:.3g} at most. Check that both "

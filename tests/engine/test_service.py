@@ -159,7 +159,7 @@ async def test_a_role_chooses_the_adapter_unless_the_model_name_does(
         add_adapter(model, name, ord(name))
     engine = make_engine(model)
     upstream = EngineUpstream(
-        engine, model="tiny", adapters=("a", "b"), roles={"a": "plan.*", "b": "critic"}
+        engine, model="tiny", adapters=("a", "b"), roles={"a": "plan", "b": "^critic$"}
     )
 
     async def told(role: str | None, model: str = "tiny", path: str = "chat/completions") -> Any:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 
+from agentlightning.algorithm.policy.first_check import FirstCheck
+from agentlightning.algorithm.policy.train_backend import make_train_backend
 from agentlightning.engine.loading import load_model
 from agentlightning.errors import ConfigurationError, EngineError
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.server import Gateway
 from agentlightning.inference.connect import connect_inference
-from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
+from agentlightning.learning.lora import ADAPTER
 from agentlightning.types import NamedResources, ProxyLLM
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.inference.base import InferenceBackend
+    from agentlightning.learning.backends.torch import TorchTrainBackend
     from agentlightning.learning.losses import LossSpec
     from agentlightning.learning.rows import RowBatch
     from agentlightning.learning.value_loss import ValueLossSpec
@@ -59,6 +62,7 @@ class Policy:
         self._store = store
         self._backend: TorchTrainBackend | None = None
         self._inference: InferenceBackend | None = None
+        self._check: FirstCheck | None = None
         self._gateway: Gateway | None = None
         self._route: ModelRoute | None = None
         self._told: Mapping[str, float] = {}
@@ -144,20 +148,7 @@ class Policy:
         # Adapters start from random numbers; a resumed run must start from the same ones.
         torch.manual_seed(config.seed)
         loaded = load_model(config.model, dtype=config.dtype, device=config.device)
-        rank = config.lora_rank
-        self._backend = TorchTrainBackend(
-            loaded.model,
-            config=TorchConfig(
-                lora=None if rank is None else LoraConfig(r=rank, alpha=config.lora_alpha),
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-                grad_clip=config.max_grad_norm,
-                grad_norm_limit=config.grad_norm_limit,
-                warmup_steps=config.warmup_steps,
-                max_slots=config.micro_batch_tokens,
-                critic=config.critic(),
-            ),
-        )
+        self._backend = make_train_backend(config, loaded.model)
         if checkpoint is not None:
             self._backend.restore(checkpoint)
         self._inference = connect_inference(
@@ -166,9 +157,11 @@ class Policy:
             tokenizer=loaded.tokenizer,
             name=self.alias,
             history=config.history,
+            roles=config.adapters,
             seed=config.seed,
             weights_dir=config.weights_dir,
         )
+        self._check = FirstCheck(exact=config.inference == "embedded")
         self._route = ModelRoute(upstream=self._inference.upstream, model=self.alias)
 
     def set_sampling(self, *, forced: Mapping[str, Any], max_tokens: int) -> None:
@@ -221,12 +214,47 @@ class Policy:
 
         Raises:
             NonFiniteLossError: The loss is NaN or infinite; the weights are as they were.
+            TrainingError: Before the first update: engine and trainer disagree on what was sampled.
         """
+        return await self._change(lambda: self._step(batch, loss, ADAPTER))
+
+    async def train_adapters(
+        self, batches: Mapping[str, RowBatch], loss: LossSpec
+    ) -> dict[str, float]:
+        """Train each adapter on its own batch and sample them from then on, as one new version.
+
+        Args:
+            batches: A batch for each adapter; those without anything to train stay as they are.
+            loss: What to minimise.
+
+        Returns:
+            The metrics of each adapter, named `training/{adapter}/...`, and their means over the
+            adapters that were trained under the plain names.
+
+        Raises:
+            NonFiniteLossError: The loss of an adapter is NaN or infinite; it is as it was, and
+                those before it are trained.
+        """
+
+        def train() -> dict[str, float]:
+            trained = {name: batch for name, batch in batches.items() if batch.n_trained}
+            return mean_metrics({n: self._step(b, loss, n) for n, b in trained.items()})
+
+        return await self._change(train)
+
+    def _step(self, batch: RowBatch, loss: LossSpec, adapter: str) -> dict[str, float]:
+        """Train one adapter, in a thread; before the first time, look whether both sides agree."""
+        backend, version = _ready(self._backend), self.version
+        checked = _ready(self._check).metrics(backend, batch, version, adapter)
+        return backend.step(batch, loss, adapter, version=version) | checked
+
+    async def _change(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Change the weights in a thread, and publish them as one more version."""
         inference, backend = self.inference, _ready(self._backend)
         if inference.shares_weights:
             await inference.pause(mode=self._config.swap)
         try:
-            metrics = await asyncio.to_thread(backend.step, batch, loss, version=inference.version)
+            metrics = await asyncio.to_thread(work)
             await inference.publish(inference.version + 1, backend)
         finally:
             await inference.resume()
@@ -281,6 +309,25 @@ class Policy:
     def save(self, path: Path) -> None:
         """Write weights, optimiser and random state into the directory `path`; blocks."""
         _ready(self._backend).save(path)
+
+
+def mean_metrics(told: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return metrics by adapter: each under a name of its own, and their means.
+
+    Example:
+        >>> mean_metrics({"a": {"training/loss": 1.0}, "b": {"training/loss": 3.0}})
+        {'training/a/loss': 1.0, 'training/b/loss': 3.0, 'training/loss': 2.0}
+    """
+    own = {
+        f"training/{name}/{metric.removeprefix('training/')}": value
+        for name, metrics in told.items()
+        for metric, value in metrics.items()
+    }
+    plain = dict.fromkeys(metric for metrics in told.values() for metric in metrics)
+    for metric in plain:
+        values = [metrics[metric] for metrics in told.values() if metric in metrics]
+        own[metric] = sum(values) / len(values)
+    return own
 
 
 def _ready(part: T | None) -> T:

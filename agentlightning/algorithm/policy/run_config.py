@@ -7,6 +7,7 @@ run is continued: only what cannot change the outcome of the steps done may diff
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -84,6 +85,11 @@ class RunConfig:
     oversample: float = 1.0
     """Groups started for each that is wanted. The first to be complete are trained, the others are
     cancelled; tasks that take long are then trained less often than others."""
+    adapters: Mapping[str, str] | None = None
+    """Several adapters over one base, for several agents of a system: adapter name to a regular
+    expression that is searched in the role of each call. The first that matches samples the call and
+    learns from it; what none matches is sampled with the base and not trained. Calls must say their
+    role themselves (path, or header `x-agl-role`)."""
     rollout_timeout_seconds: float = 600.0
     """Longest life of one rollout."""
     max_attempts: int = 2
@@ -156,10 +162,28 @@ class RunConfig:
         self._require(self.max_staleness >= 0, "max_staleness", "must not be negative")
         self._require(1 <= self.oversample <= 10, "oversample", "must lie in 1..10")
         self._require_one_of("failure_policy", ("reward", "exclude"))
+        self._check_adapters()
         try:
             re.compile(self.roles or "")
         except re.error as error:
             self._require(False, "roles", f"is not a regular expression: {error}")
+
+    def _check_adapters(self) -> None:
+        if self.adapters is None:
+            return
+        self._require(bool(self.adapters), "adapters", "names none: leave it out")
+        self._require(self.lora_rank is not None, "lora_rank", "must be given: adapters need it")
+        names = self.adapters
+        self._require(
+            all(name and "." not in name and "/" not in name for name in names),
+            "adapters",
+            "must have names without dots and slashes",
+        )
+        for roles in names.values():
+            try:
+                re.compile(roles)
+            except re.error as error:
+                self._require(False, "adapters", f"holds no regular expression: {error}")
 
     def _require(self, condition: bool, name: str, message: str) -> None:
         if not condition:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
+from agentlightning.learning.lora import ADAPTER
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.run_config import RunConfig
@@ -25,8 +26,11 @@ def make_train_backend(config: RunConfig, model: Any) -> TorchTrainBackend:
             lora=None if rank is None else LoraConfig(r=rank, alpha=config.lora_alpha),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
+            adapters=tuple(config.adapters or (ADAPTER,)),
             grad_clip=config.max_grad_norm,
+            grad_norm_limit=config.grad_norm_limit,
             warmup_steps=config.warmup_steps,
             max_slots=config.micro_batch_tokens,
+            critic=config.critic(),
         ),
     )
