@@ -228,8 +228,8 @@ class Policy:
             loss: What to minimise.
 
         Returns:
-            The metrics of each adapter, named `training/{adapter}/...`, and their means over the
-            adapters that were trained under the plain names.
+            The metrics of each adapter, named `training/{adapter}/...`, and under the plain names
+            the means over those that were trained, or the sums of counts.
 
         Raises:
             NonFiniteLossError: The loss of an adapter is NaN or infinite; it is as it was, and
@@ -312,7 +312,7 @@ class Policy:
 
 
 def mean_metrics(told: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return metrics by adapter: each under a name of its own, and their means.
+    """Return metrics by adapter: each under a name of its own, and their means, or sums of counts.
 
     Example:
         >>> mean_metrics({"a": {"training/loss": 1.0}, "b": {"training/loss": 3.0}})
@@ -326,7 +326,8 @@ def mean_metrics(told: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     plain = dict.fromkeys(metric for metrics in told.values() for metric in metrics)
     for metric in plain:
         values = [metrics[metric] for metrics in told.values() if metric in metrics]
-        own[metric] = sum(values) / len(values)
+        counts = metric.startswith("training/n_")
+        own[metric] = sum(values) if counts else sum(values) / len(values)
     return own
 
 
