@@ -54,6 +54,9 @@ class ReinforcePlusPlusConfig(PolicyConfig):
             not self.baseline or self.group_size >= 2, "group_size", "must be at least 2 for a mean"
         )
         self._require(
+            self.adapters is None, "adapters", "must be left out: REINFORCE++ trains a single one"
+        )
+        self._require(
             self.credit == "rollout", "credit", "must be 'rollout': returns are made by token here"
         )
         self._require(

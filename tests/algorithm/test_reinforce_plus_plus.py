@@ -25,6 +25,7 @@ def test_the_baseline_decides_the_advantage():
         {"discount": 0.0},
         {"discount": 1.5},
         {"credit": "turn"},
+        {"adapters": {"a": "planner"}},
         {"group_size": 1, "baseline": True},
     ],
 )
