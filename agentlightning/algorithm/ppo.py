@@ -86,6 +86,7 @@ class PPOConfig(PolicyConfig):
         self._require(
             self.credit in ("rollout", "span", "turn"), "credit", "must be rollout, span or turn"
         )
+        self._require(self.adapters is None, "adapters", "is not for PPO, which has one critic")
         self._require(self.turn_discount == 1.0, "turn_discount", "is not PPO's: see discount")
 
     def critic(self) -> CriticConfig | None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ActorCritic"]
 
+_TOLERANCE = 1e-6
+"""Rewards that differ by less are equal."""
+
 
 class ActorCritic:
     """Learns by the difference between what tokens brought and what the critic expected."""
@@ -81,7 +84,12 @@ class ActorCritic:
             if not np.isnan(rollout.reward)
             for stream in token_rewards(rollout)
         ]
-        return batch, rewards, data_metrics(outcomes, rollouts, tree, batch, report)
+        metrics = data_metrics(outcomes, rollouts, tree, batch, report)
+        # Groups are not compared: all of them teach, unless all rollouts did equally well.
+        totals = [float(stream.sum()) for stream in rewards]
+        flat = not totals or max(totals) - min(totals) < _TOLERANCE
+        metrics["training/n_zero_adv_groups"] = metrics["training/n_groups"] if flat else 0.0
+        return batch, rewards, metrics
 
     async def _charged(
         self, batch: RowBatch, rewards: Sequence[Rewards]
