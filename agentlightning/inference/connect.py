@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentlightning.engine.chat import HistoryMode
-from agentlightning.engine.engine import EngineConfig
+from agentlightning.engine.engine import EngineConfig, PauseMode
 from agentlightning.errors import ConfigurationError
 from agentlightning.inference.base import InferenceBackend
 from agentlightning.inference.embedded import EmbeddedInference
+from agentlightning.inference.embedded_copy import EmbeddedCopy
 from agentlightning.inference.vllm import VLLMInference
 from agentlightning.inference.vllm_server import VLLMServer
 from agentlightning.settings import Settings
 
-__all__ = ["connect_inference"]
+__all__ = ["EmbeddedOptions", "connect_inference"]
 
 _SCHEMES = {"vllm": "http", "vllm+http": "http", "vllm+https": "https"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedOptions:
+    """How the engine of this process samples."""
+
+    seed: int | None = None
+    """Seed of calls that bring none."""
+    overlap: bool = False
+    """Sample a copy of what is trained, so that training does not stop the sampling."""
+    swap: PauseMode = "wait"
+    """With `overlap`: what becomes of running completions when the copy changes."""
 
 
 def connect_inference(
@@ -28,7 +43,7 @@ def connect_inference(
     name: str,
     history: HistoryMode = "exact",
     roles: Mapping[str, str] | None = None,
-    seed: int | None = None,
+    embedded: EmbeddedOptions | None = None,
     weights_dir: str | None = None,
 ) -> InferenceBackend:
     """Return the backend that `spec` names; nothing is sampled or connected before `start`.
@@ -42,20 +57,23 @@ def connect_inference(
         history: How prompts with earlier answers are made.
         roles: For several adapters, which agents each samples for: adapter to the regular
             expression that fits their roles.
-        seed: Seed of the embedded engine's calls that bring none.
+        embedded: How the engine of this process samples.
         weights_dir: Where a model server reads new weights; see `VLLMInference`.
 
     Raises:
         ConfigurationError: Nothing has this name, or it cannot sample this model.
     """
     if spec == "embedded":
-        return EmbeddedInference(
+        chosen = embedded or EmbeddedOptions()
+        copying = partial(EmbeddedCopy, swap=chosen.swap)
+        serve = copying if chosen.overlap else EmbeddedInference
+        return serve(
             model,
             tokenizer,
             name=name,
             history=history,
             roles=roles,
-            config=EngineConfig(seed=seed),
+            config=EngineConfig(seed=chosen.seed),
         )
     kind, separator, address = spec.partition("://")
     if not separator or kind not in _SCHEMES or not address:

@@ -3,8 +3,9 @@
 import pytest
 
 from agentlightning.errors import ConfigurationError
-from agentlightning.inference.connect import connect_inference
+from agentlightning.inference.connect import EmbeddedOptions, connect_inference
 from agentlightning.inference.embedded import EmbeddedInference
+from agentlightning.inference.embedded_copy import EmbeddedCopy
 from agentlightning.inference.vllm import VLLMInference
 
 
@@ -16,9 +17,13 @@ def connected(tiny, spec, **options):
 
 def test_the_embedded_engine_has_a_name(tiny):
     """`embedded` is the engine of this process, with the run's seed."""
-    inference = connected(tiny, "embedded", seed=7)
+    inference = connected(tiny, "embedded", embedded=EmbeddedOptions(seed=7))
     assert isinstance(inference, EmbeddedInference)
     assert inference.engine.config.seed == 7
+    assert inference.shares_weights
+    copying = connected(tiny, "embedded", embedded=EmbeddedOptions(overlap=True))
+    assert isinstance(copying, EmbeddedCopy)
+    assert not copying.shares_weights
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from agentlightning.engine.loading import load_model
 from agentlightning.errors import ConfigurationError, EngineError
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.server import Gateway
-from agentlightning.inference.connect import connect_inference
+from agentlightning.inference.connect import EmbeddedOptions, connect_inference
 from agentlightning.learning.lora import ADAPTER
 from agentlightning.types import NamedResources, ProxyLLM
 
@@ -158,7 +158,7 @@ class Policy:
             name=self.alias,
             history=config.history,
             roles=config.adapters,
-            seed=config.seed,
+            embedded=EmbeddedOptions(seed=config.seed, overlap=config.overlap, swap=config.swap),
             weights_dir=config.weights_dir,
         )
         self._check = FirstCheck(exact=config.inference == "embedded")

@@ -82,6 +82,9 @@ class RunConfig:
     """What becomes of answers under way when the weights change: `wait` lets them end first, `keep`
     stops them between two tokens and goes on under the new weights, so that each token has the
     version that sampled it."""
+    overlap: bool = False
+    """With `max_staleness`: the embedded engine samples a copy of what is trained (adapters, or the
+    whole model without them), so that it goes on while a step is trained."""
     oversample: float = 1.0
     """Groups started for each that is wanted. The first to be complete are trained, the others are
     cancelled; tasks that take long are then trained less often than others."""
@@ -160,6 +163,11 @@ class RunConfig:
         self._require_one_of("history", get_args(HistoryMode))
         self._require_one_of("swap", get_args(SwapMode))
         self._require(self.max_staleness >= 0, "max_staleness", "must not be negative")
+        self._require(
+            self.max_staleness >= 1 or not self.overlap,
+            "overlap",
+            "needs max_staleness=1 or more, or nothing is sampled while a step is trained",
+        )
         self._require(1 <= self.oversample <= 10, "oversample", "must lie in 1..10")
         self._require_one_of("failure_policy", ("reward", "exclude"))
         self._check_adapters()

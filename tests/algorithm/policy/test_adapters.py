@@ -128,14 +128,14 @@ def test_adapters_that_cannot_be_are_refused(settings, message):
 
 
 def test_metrics_of_adapters_are_told_apart_and_averaged():
-    """What only one of them has is its own average."""
-    told = mean_metrics(
-        {"a": {"training/loss": 1.0, "training/x": 5.0}, "b": {"training/loss": 2.0}}
-    )
-    assert told == {
+    """Counts are added up."""
+    own = {"a": {"training/loss": 1.0, "training/n_x": 5}, "b": {"training/loss": 2.0}}
+    own["b"]["training/n_x"] = 1
+    assert mean_metrics(own) == {
         "training/a/loss": 1.0,
-        "training/a/x": 5.0,
+        "training/a/n_x": 5,
         "training/b/loss": 2.0,
+        "training/b/n_x": 1,
         "training/loss": 1.5,
-        "training/x": 5.0,
+        "training/n_x": 6,
     }

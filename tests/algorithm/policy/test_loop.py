@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from agentlightning._internal.clock import monotonic
 from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
 from agentlightning.algorithm.policy.curriculum import step_task_indices
 from agentlightning.algorithm.policy.outcome import fetch_outcome
@@ -397,3 +398,37 @@ async def test_a_group_that_became_too_old_is_left_out_whole(fits):
     assert (result.steps, result.interrupted) == (1, True)
     assert result.reason.startswith("TrainingError: Every group of step 2")
     assert result.checkpoint == fits.path / "checkpoints" / "step-000001"
+
+
+async def test_with_a_serving_copy_sampling_goes_on_while_a_step_is_trained(fits):
+    """The second step's answers are sampled in the middle of the first one's training, and what
+    was learnt is published afterwards."""
+    agent = fits.agent = Late()
+    loop = fits.loop(steps=2, max_staleness=1, overlap=True, swap="keep")
+    seen = []
+
+    def step_amidst(batch, loss, adapter, *, version):
+        agent.loop.call_soon_threadsafe(agent.go.set)
+        before = fits.policy.inference.stats().sampled_tokens
+        deadline = monotonic() + 20
+        while version == 0 and fits.policy.inference.stats().sampled_tokens < before + 50:
+            assert monotonic() < deadline, "nothing is sampled while the step is trained"
+        seen.append(version)
+        return step(batch, loss, adapter, version=version)
+
+    agent.loop = asyncio.get_running_loop()
+    step, load = None, fits.policy.load
+
+    async def load_slowly(checkpoint, *, version=0):
+        nonlocal step
+        await load(checkpoint, version=version)
+        step = fits.policy._backend.step
+        fits.policy._backend.step = step_amidst
+
+    fits.policy.load = load_slowly
+    async with working(fits.store, agent):
+        await loop.run(TASKS, None)
+    assert seen == [0, 1]
+    first, second = (report.metrics for report in fits.watcher.reports)
+    assert (first["training/version"], second["training/version"]) == (1, 2)
+    assert second["training/staleness_max"] == 1
