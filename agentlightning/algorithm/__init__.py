@@ -7,8 +7,10 @@ from agentlightning._internal.lazy import lazy_exports
 if TYPE_CHECKING:
     from agentlightning.algorithm.base import Algorithm
     from agentlightning.algorithm.decorator import FunctionalAlgorithm, algo
+    from agentlightning.algorithm.dpo import DPO, DPOConfig
     from agentlightning.algorithm.fast import Baseline, FastAlgorithm
     from agentlightning.algorithm.grpo import GRPO, GRPOConfig
+    from agentlightning.algorithm.kto import KTO, KTOConfig
     from agentlightning.algorithm.ppo import PPO, PPOConfig
     from agentlightning.algorithm.reinforce_plus_plus import (
         ReinforcePlusPlus,
@@ -16,21 +18,28 @@ if TYPE_CHECKING:
     )
     from agentlightning.algorithm.result import FitResult
     from agentlightning.algorithm.rloo import RLOO, RLOOConfig
+    from agentlightning.algorithm.sft import SFT, SFTConfig
 
 __all__ = [
+    "DPO",
     "GRPO",
+    "KTO",
     "PPO",
     "RLOO",
+    "SFT",
     "Algorithm",
     "Baseline",
+    "DPOConfig",
     "FastAlgorithm",
     "FitResult",
     "FunctionalAlgorithm",
     "GRPOConfig",
+    "KTOConfig",
     "PPOConfig",
     "RLOOConfig",
     "ReinforcePlusPlus",
     "ReinforcePlusPlusConfig",
+    "SFTConfig",
     "algo",
 ]
 
@@ -50,6 +59,12 @@ __getattr__, __dir__ = lazy_exports(
         "RLOOConfig": "agentlightning.algorithm.rloo",
         "ReinforcePlusPlus": "agentlightning.algorithm.reinforce_plus_plus",
         "ReinforcePlusPlusConfig": "agentlightning.algorithm.reinforce_plus_plus",
+        "DPO": "agentlightning.algorithm.dpo",
+        "DPOConfig": "agentlightning.algorithm.dpo",
+        "KTO": "agentlightning.algorithm.kto",
+        "KTOConfig": "agentlightning.algorithm.kto",
+        "SFT": "agentlightning.algorithm.sft",
+        "SFTConfig": "agentlightning.algorithm.sft",
         "FitResult": "agentlightning.algorithm.result",
     },
 )

@@ -45,11 +45,19 @@ class Algorithm:
     preferred_strategy: ClassVar[str | None] = None
     """Registered name of the execution strategy to use where the user names none."""
 
+    has_agent: bool = True
+    """Whether the fit has an agent; the trainer says so before it calls `run`."""
+
     _trainer_ref: weakref.ref[Trainer] | None = None
     _llm_proxy_ref: weakref.ref[LLMProxy] | None = None
     _adapter_ref: weakref.ref[TraceAdapter[Any]] | None = None
     _store: LightningStore | None = None
     _initial_resources: NamedResources | None = None
+
+    @property
+    def needs_agent(self) -> bool:
+        """Return whether `Trainer.fit` must be given an agent: all that need rollouts do."""
+        return True
 
     def is_async(self) -> bool:
         """Return whether `run` is a coroutine function."""

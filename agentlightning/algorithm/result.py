@@ -22,12 +22,15 @@ class Evaluation:
     step: int
     """Training steps done before it."""
     reward: float
-    """Mean over the tasks; a task whose rollout failed counts with the failure reward."""
+    """Mean over the tasks; a task whose rollout failed counts with the failure reward. Where no
+    agent did them, minus the loss, so that more is better in any case."""
     tasks: int
     failed: int = 0
     seconds: float = 0.0
     checkpoint: str | None = None
     """Directory of the checkpoint that holds the measured weights, if it was kept."""
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    """What else was measured, by metric name: `val/loss` on held-out answers, for instance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,6 +223,16 @@ def sapo(batch: TokenBatch, spec: LossSpec) -> LossValues:
     return LossValues(-gate_N * batch.advantage, torch.zeros_like(gate_N, dtype=torch.bool))
 
 
+@register_loss("linear")
+def linear(batch: TokenBatch, spec: LossSpec) -> LossValues:  # noqa: ARG001 - protocol
+    """The advantage-weighted likelihood: with advantages 1, supervised learning's.
+
+    Nothing is compared with the policy that sampled, so it takes answers from anywhere.
+    """
+    value_N = -batch.advantage * batch.logp
+    return LossValues(value_N, torch.zeros_like(value_N, dtype=torch.bool))
+
+
 @register_loss("reinforce_is")
 def reinforce_is(batch: TokenBatch, spec: LossSpec) -> LossValues:
     """REINFORCE with a truncated importance weight against the anchor policy."""

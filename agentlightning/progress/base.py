@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,8 +65,24 @@ class ProgressSink(Protocol):
         """A training step ended."""
         ...
 
-    def evaluated(self, step: int, reward: float, tasks: int, seconds: float) -> None:
-        """An evaluation ended."""
+    def evaluated(
+        self,
+        step: int,
+        reward: float,
+        tasks: int,
+        seconds: float,
+        *,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """An evaluation ended.
+
+        Args:
+            step: Training steps done.
+            reward: Mean over the tasks; minus `val/loss` where no agent did them.
+            tasks: How many there were.
+            seconds: How long it took.
+            metrics: What else was measured, by full name.
+        """
         ...
 
     def warned(self, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agentlightning.progress.base import Phase, ProgressSink, RunInfo, StepReport
 
@@ -31,10 +31,18 @@ class FanOut:
         for sink in self._sinks:
             sink.stepped(report)
 
-    def evaluated(self, step: int, reward: float, tasks: int, seconds: float) -> None:
+    def evaluated(
+        self,
+        step: int,
+        reward: float,
+        tasks: int,
+        seconds: float,
+        *,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         """Pass on."""
         for sink in self._sinks:
-            sink.evaluated(step, reward, tasks, seconds)
+            sink.evaluated(step, reward, tasks, seconds, metrics=metrics)
 
     def warned(self, message: str) -> None:
         """Pass on."""

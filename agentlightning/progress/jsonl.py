@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from agentlightning._internal.clock import now
@@ -40,7 +41,15 @@ class JsonlSink:
         """Write the step's metrics."""
         self._write({"step": report.step, **report.metrics})
 
-    def evaluated(self, step: int, reward: float, tasks: int, seconds: float) -> None:
+    def evaluated(
+        self,
+        step: int,
+        reward: float,
+        tasks: int,
+        seconds: float,
+        *,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         """Write the evaluation."""
         self._write(
             {
@@ -48,6 +57,7 @@ class JsonlSink:
                 "val/reward": reward,
                 "val/n_rollouts": tasks,
                 "timing/evaluate_s": seconds,
+                **(metrics or {}),
             }
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -47,7 +47,7 @@ class TerminalSink:
         self._live: Live | None = None
         self._info: RunInfo | None = None
         self._rewards: list[float] = []
-        self._evaluations: list[tuple[int, float, int]] = []
+        self._evaluations: list[tuple[int, str, int]] = []
         self._report: StepReport | None = None
         self._phase: tuple[Phase, int, int] = ("starting", 0, 0)
         self._warnings: list[str] = []
@@ -87,12 +87,23 @@ class TerminalSink:
             self._console.print(self._step_line(report))
         self._refresh()
 
-    def evaluated(self, step: int, reward: float, tasks: int, seconds: float) -> None:
+    def evaluated(
+        self,
+        step: int,
+        reward: float,
+        tasks: int,
+        seconds: float,
+        *,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         """Show an evaluation."""
-        self._evaluations.append((step, reward, tasks))
+        figure = f"{reward:.3f}"
+        if metrics and "val/loss" in metrics:
+            figure += f", loss {metrics['val/loss']:.3f},"
+        self._evaluations.append((step, figure, tasks))
         if self._live is None:
             self._console.print(
-                f"evaluation after step {step}: reward {reward:.3f} on {tasks} held-out tasks "
+                f"evaluation after step {step}: reward {figure} on {tasks} held-out tasks "
                 f"({seconds:.1f} s)"
             )
         self._refresh()
@@ -158,8 +169,8 @@ class TerminalSink:
             table.add_row("left", self._time_left(report))
             table.add_row("best", _sample_text(report.best, "green"))
             table.add_row("worst", _sample_text(report.worst, "red"))
-        for step, reward, tasks in self._evaluations:
-            table.add_row("evaluation", f"{reward:.3f} on {tasks} held-out tasks, step {step}")
+        for step, figure, tasks in self._evaluations:
+            table.add_row("evaluation", f"{figure} on {tasks} held-out tasks, step {step}")
         parts: list[RenderableType] = [table]
         parts.extend(Text(f"! {message}", style="yellow") for message in self._warnings[-3:])
         title = f"{self._info.algorithm} · {self._info.model}"

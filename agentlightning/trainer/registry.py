@@ -27,6 +27,9 @@ AlgorithmRegistry: Mapping[str, str] = {
     "GRPO": "agentlightning.algorithm.grpo.GRPO",
     "PPO": "agentlightning.algorithm.ppo.PPO",
     "RLOO": "agentlightning.algorithm.rloo.RLOO",
+    "SFT": "agentlightning.algorithm.sft.SFT",
+    "DPO": "agentlightning.algorithm.dpo.DPO",
+    "KTO": "agentlightning.algorithm.kto.KTO",
     "ReinforcePlusPlus": "agentlightning.algorithm.reinforce_plus_plus.ReinforcePlusPlus",
 }
 

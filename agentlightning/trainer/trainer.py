@@ -125,7 +125,7 @@ class Trainer(ParallelWorkerBase):
 
     def fit(
         self,
-        agent: LitAgent[Any] | Callable[..., Any],
+        agent: LitAgent[Any] | Callable[..., Any] | None = None,
         train_dataset: Dataset[Any] | None = None,
         *,
         val_dataset: Dataset[Any] | None = None,
@@ -134,7 +134,8 @@ class Trainer(ParallelWorkerBase):
         """Train `agent`; blocks until the algorithm is done.
 
         Args:
-            agent: A `LitAgent`, or a function that `agentlightning.rollout` understands.
+            agent: A `LitAgent`, or a function that `agentlightning.rollout` understands. It may be
+                left out where the algorithm learns from answers that are given, as `SFT` does.
             train_dataset: Tasks to learn from: anything with `len()` and integer indexing.
             val_dataset: Held-out tasks to measure with.
             resume: True continues the run in the algorithm's run directory and fails if there
@@ -149,11 +150,16 @@ class Trainer(ParallelWorkerBase):
             ConfigurationError: The components cannot work together.
         """
         started = monotonic()
-        lit_agent = _as_agent(agent)
+        if agent is None and self.algorithm is not None and not self.algorithm.needs_agent:
+            # Nobody enqueues a rollout, so the runners of this one have nothing to do.
+            lit_agent = LitAgent[Any]()
+        else:
+            lit_agent = _as_agent(agent)
         store = self._open_store_for_fit(resume=resume)
         lit_agent.set_trainer(self)
         if self.algorithm is not None:
             self.algorithm.set_trainer(self)
+            self.algorithm.has_agent = agent is not None
             _run_to_end(self.algorithm.recover(store))
         self.strategy.execute(
             AlgorithmSide(
@@ -172,7 +178,7 @@ class Trainer(ParallelWorkerBase):
 
     def train(
         self,
-        agent: LitAgent[Any] | Callable[..., Any],
+        agent: LitAgent[Any] | Callable[..., Any] | None = None,
         dataset: Dataset[Any] | None = None,
         **options: Any,
     ) -> FitResult:
@@ -339,7 +345,7 @@ def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
         executor.submit(asyncio.run, work).result()
 
 
-def _as_agent(agent: LitAgent[Any] | Callable[..., Any]) -> LitAgent[Any]:
+def _as_agent(agent: LitAgent[Any] | Callable[..., Any] | None) -> LitAgent[Any]:
     if isinstance(agent, LitAgent):
         return agent
     if callable(agent):

@@ -51,9 +51,11 @@ class Watcher:
         self.reports.append(report)
         self.events.append(("stepped", report.step))
 
-    def evaluated(self, step: int, reward: float, tasks: int, seconds: float) -> None:
+    def evaluated(
+        self, step: int, reward: float, tasks: int, seconds: float, *, metrics: Any = None
+    ) -> None:
         assert seconds > 0
-        assert 0 <= reward <= 1
+        assert 0 <= reward <= 1 or reward == -metrics["val/loss"]
         self.events.append(("evaluated", step, tasks))
 
     def warned(self, message: str) -> None:

@@ -28,7 +28,7 @@ def test_every_sink_hears_everything_in_order():
     assert [report[0] for report in reports] == [report[0] for _, report in direct]
     assert ("started", (INFO,), {}) in reports
     assert ("phase", ("sampling", 3, 32), {}) in reports
-    assert ("evaluated", (0, 0.25, 32, 3.0), {}) in reports
+    assert ("evaluated", (0, 0.25, 32, 3.0), {"metrics": None}) in reports
     steps = {"interrupted": False, "next_steps": ["The run lies in runs/x"]}
     assert reports[-1] == ("ended", (), steps)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "MeasuringLearner"]
 
 
 class Learner(Protocol):
@@ -27,5 +27,21 @@ class Learner(Protocol):
 
         Raises:
             NonFiniteLossError: Loss or gradient is NaN or infinite; the last update did not happen.
+        """
+        ...
+
+
+@runtime_checkable
+class MeasuringLearner(Learner, Protocol):
+    """Learns from answers that are given, and can measure others without learning from them."""
+
+    async def measure(self, outcomes: Sequence[RolloutOutcome]) -> dict[str, float]:
+        """Return how well the policy does on held-out answers.
+
+        Args:
+            outcomes: All that are held out, groups together.
+
+        Returns:
+            Metrics by full name, `val/loss` among them.
         """
         ...

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ from agentlightning._internal.clock import monotonic
 from agentlightning.algorithm.policy.ahead import StepsAhead
 from agentlightning.algorithm.policy.collect import Collector, cancel_unfinished
 from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warning
-from agentlightning.algorithm.policy.evaluation import Evaluator
+from agentlightning.algorithm.policy.evaluation import Evaluator, RecordEvaluator
 from agentlightning.algorithm.policy.schedule import admit
 from agentlightning.algorithm.policy.state import LoopState
-from agentlightning.algorithm.policy.step_sampler import StepSample, StepSampler
+from agentlightning.algorithm.policy.step_sampler import Progress, StepSample, StepSampler
 from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import ConfigurationError, TrainingError
 from agentlightning.learning.checkpoint import CheckpointStore
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.policy.learner import Learner
     from agentlightning.algorithm.policy.outcome import RolloutOutcome
     from agentlightning.algorithm.policy.policy import Policy
+    from agentlightning.algorithm.policy.records import RecordSource
     from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.algorithm.policy.run_dir import RunDirectory
     from agentlightning.store.base import LightningStore
@@ -56,8 +58,14 @@ class PolicyLoop:
         policy: Policy,
         learner: Learner,
         progress: ProgressSink,
+        *,
+        records: RecordSource | None = None,
     ) -> None:
-        """Wire the parts; `run` does the work."""
+        """Wire the parts; `run` does the work.
+
+        With `records` the training data are answers instead of tasks: nothing is sampled for
+        training, and the agent, if there is one, only does held-out tasks.
+        """
         self._name = name
         self._config = config
         self._run = run
@@ -66,7 +74,13 @@ class PolicyLoop:
         self._learner = learner
         self._progress = progress
         self._collector = Collector(store, config, run)
-        self._evaluator = Evaluator(config, store, policy, self._collector)
+        self._records = records
+        evaluator = Evaluator(config, store, policy, self._collector)
+        self._evaluator = (
+            evaluator
+            if records is None
+            else RecordEvaluator(records, learner, evaluator if records.has_agent else None)
+        )
         self._ahead: StepsAhead | None = None
         self._checkpoints = CheckpointStore(run.checkpoints_path, keep=config.keep)
         self._state = LoopState()
@@ -92,10 +106,9 @@ class PolicyLoop:
             await self._start(total)
             if val_dataset is not None and self._config.eval_first and self._state.step == 0:
                 await self._evaluate(val_dataset)
-            sampler = StepSampler(
-                self._config, self._store, self._policy, self._collector, train_dataset
+            self._ahead = StepsAhead(
+                self._sampler(train_dataset), total=total, bound=self._config.max_staleness
             )
-            self._ahead = StepsAhead(sampler.sample, total=total, bound=self._config.max_staleness)
             while self._state.step < total:
                 await self._train_step(self._ahead)
                 last = self._state.step == total
@@ -113,6 +126,13 @@ class PolicyLoop:
             await self._stop(interrupted=interrupted)
             self._progress.ended(interrupted=interrupted, next_steps=_next_steps(result))
         return result
+
+    def _sampler(
+        self, dataset: Dataset[Any]
+    ) -> Callable[[int, Progress], Coroutine[Any, Any, StepSample]]:
+        if self._records is not None:
+            return functools.partial(self._records.sample, dataset)
+        return StepSampler(self._config, self._store, self._policy, self._collector, dataset).sample
 
     async def _stop(self, *, interrupted: bool) -> None:
         try:
@@ -233,7 +253,13 @@ class PolicyLoop:
             self._set_sampling(self._config.temperature)
         self._unmarked += rollout_ids
         self._state.evaluations.append(evaluation)
-        self._progress.evaluated(step, evaluation.reward, evaluation.tasks, evaluation.seconds)
+        self._progress.evaluated(
+            step,
+            evaluation.reward,
+            evaluation.tasks,
+            evaluation.seconds,
+            metrics=evaluation.metrics,
+        )
 
     async def _save_checkpoint(self) -> None:
         self._progress.phase("saving")

@@ -17,6 +17,8 @@ from agentlightning.errors import ConfigurationError
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.learner import Learner
     from agentlightning.algorithm.policy.policy import Policy
+    from agentlightning.algorithm.policy.records import RecordSource
+    from agentlightning.learning.demonstrations import ReadRecord
     from agentlightning.progress.base import ProgressSink
     from agentlightning.store.base import LightningStore
     from agentlightning.types import Dataset
@@ -78,6 +80,18 @@ class PolicyOptimizer(Algorithm, Generic[ConfigT]):
     def learner(self, policy: Policy) -> Learner:
         """Return what learns from the outcomes of each step; called once, when a fit starts."""
 
+    @property
+    def reads(self) -> ReadRecord | None:
+        """Return how to read the training data where they are answers to learn from.
+
+        None: they are tasks, and the agent's rollouts bring the answers.
+        """
+        return None
+
+    @property
+    def needs_agent(self) -> bool:
+        return self.reads is None
+
     def prepare(self, *, resume: bool | None) -> str | None:
         require_extra("rl", *RL_LIBRARIES)
         self.config.check_names()
@@ -126,8 +140,17 @@ class PolicyOptimizer(Algorithm, Generic[ConfigT]):
             policy,
             self.learner(policy),
             self._sink(self._run),
+            records=self._records(policy),
         )
         self._result = await loop.run(train_dataset, val_dataset)
+
+    def _records(self, policy: Policy) -> RecordSource | None:
+        from agentlightning.algorithm.policy.records import RecordSource
+
+        read = self.reads
+        if read is None:
+            return None
+        return RecordSource(self.config, policy, read, has_agent=self.has_agent)
 
     def _sink(self, run: RunDirectory) -> ProgressSink:
         from agentlightning.progress import FanOut, JsonlSink, TerminalSink
