@@ -43,6 +43,17 @@ class StepStatistics:
         """Keep the largest of all values."""
         self.peaks[name] = max(self.peaks.get(name, float("-inf")), float(values_K.max()))
 
+    def merge(self, other: "StepStatistics") -> None:
+        """Add what another process saw."""
+        self.n += other.n
+        self.loss += other.loss
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        for name, value in other.peaks.items():
+            self.peaks[name] = max(self.peaks.get(name, float("-inf")), value)
+        self.ratios.extend(other.ratios)
+        self.extreme = max(self.extreme, other.extreme, key=lambda e: abs(math.log(e[0])))
+
     def metrics(self) -> dict[str, float]:
         """Return averages and peaks over tokens, and the spread of the ratios, by metric name.
 
@@ -109,7 +120,7 @@ def objective(
         value_K = value_K - spec.entropy_coef * scores.entropy[pair_K]
     total = (weight_K * value_K).sum()
     if not torch.isfinite(total):
-        raise NonFiniteLossError(_diagnosis(pack, logp_K, value_K))
+        raise NonFiniteLossError(_diagnosis(pack, logp_K, weight_K * value_K))
     statistics.loss += float(total.detach())
     _observe(statistics, pack, logp_K.detach().cpu(), rollout_K.cpu())
     statistics.add("clip_fraction", clipped_K)

@@ -8,6 +8,7 @@ that is not finite, or out of all proportion to those before, is refused and nev
 import math
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,8 @@ class Optimizer:
         )
         self.updates = 0
         self._norms: deque[float] = deque(maxlen=MEDIAN_OVER)
+        self.reduce: Callable[[Tensor], None] | None = None
+        """Sums a vector over all processes that train, in place; None where there is only one."""
 
     @property
     def lr(self) -> float:
@@ -95,6 +98,7 @@ class Optimizer:
             NonFiniteLossError: The gradient is NaN or infinite; parameters are left as they were.
             ExplodingGradientError: It is larger than allowed; parameters are left as they were.
         """
+        self._sum_over_processes()
         gradients = [p.grad.float() for p in self._parameters if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         try:
@@ -106,6 +110,28 @@ class Optimizer:
         self.updates += 1
         self._norms.append(norm)
         return norm
+
+    def abandon(self) -> None:
+        """Give up this process's part, so that no process applies the update or waits for it."""
+        if self.reduce is not None:
+            for parameter in self._parameters:
+                parameter.grad = torch.full_like(parameter, math.nan)
+            self._sum_over_processes()
+        self.zero_grad()
+
+    def _sum_over_processes(self) -> None:
+        if self.reduce is None:
+            return
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        # Why one fp32 vector: one message, and no rounding between processes.
+        flat = torch.cat([grad.flatten().float() for grad in grads])
+        self.reduce(flat)
+        parts = flat.split([grad.numel() for grad in grads])
+        for grad, part in zip(grads, parts, strict=True):
+            grad.copy_(part.view_as(grad))
 
     def _check(self, norm: float) -> None:
         """Refuse a gradient that would do harm."""

@@ -4,6 +4,8 @@ What it leaves out: sampling, rewards, advantages and weights are done; devices 
 and the schedule are the caller's. The caller also keeps samplers of the same model out meanwhile.
 """
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -21,7 +23,15 @@ from agentlightning.learning.optimizer import Optimizer
 from agentlightning.learning.packing import PackedBatch, pack_rows
 from agentlightning.learning.rows import RowBatch, TrainRow
 
-__all__ = ["StepConfig", "score_rows", "staleness", "train_step"]
+__all__ = [
+    "StepConfig",
+    "StepOutcome",
+    "run_step",
+    "score_rows",
+    "staleness",
+    "step_metrics",
+    "train_step",
+]
 
 Stream = NDArray[np.float32]
 
@@ -61,36 +71,104 @@ def train_step(
     """
     started = perf_counter()
     batch.require_signal()
-    batch = _with_fixed_scores(model, batch, loss, config)
+    outcome = run_step(model, optimizer, batch, loss, config)
+    metrics = step_metrics(batch, loss, outcome) | {"training/lr": optimizer.lr}
+    return metrics | {"training/seconds": perf_counter() - started}
+
+
+@dataclass(slots=True)
+class StepOutcome:
+    """What a step, or one process's part of it, came to."""
+
+    statistics: StepStatistics
+    norms: list[float]
+    """Norm of the gradient at each update, before clipping."""
+
+    n_slots: int
+
+
+def run_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: RowBatch,
+    loss: LossSpec,
+    config: StepConfig,
+    *,
+    part: Callable[[RowBatch], RowBatch] = lambda batch: batch,
+) -> StepOutcome:
+    """Carry out the updates of a step; raises what `train_step` raises.
+
+    Args:
+        model: What is trained.
+        optimizer: Of it.
+        batch: The whole batch, with at least one trained token.
+        loss: What to minimise.
+        config: How.
+        part: This process's share of a mini-batch, where several train together. All of them
+            make the same updates.
+    """
     statistics, norms, n_slots = StepStatistics(), list[float](), 0
+    minis = [part(mini) for mini in batch.split(loss.mini_batches)]
     optimizer.zero_grad()
+    with _abandoning(optimizer):
+        # Before the first update: the anchor and the reference are the policy as it is now.
+        minis = [_with_fixed_scores(model, mini, loss, config) for mini in minis]
     for _ in range(loss.epochs):
-        for mini in batch.split(loss.mini_batches):
-            for pack in _packs(mini.rows, config):
-                scores = score_pack(
-                    model,
-                    pack,
-                    layout=config.layout,
-                    temperature=batch.temperature,
-                    entropy=config.entropy or loss.entropy_coef != 0,
-                    entropy_gradient=loss.entropy_coef != 0,
-                    recompute=config.recomputes(len(pack.ids)),
-                )
-                # Weights are shares of the whole batch, so gradients of packs simply add up.
-                objective(pack, scores, loss, statistics).backward()
-                n_slots += len(pack.ids)
+        for mini in minis:
+            with _abandoning(optimizer):
+                n_slots += _add_gradient(model, mini, loss, config, statistics)
             norms.append(_update(optimizer, mini, statistics))
-    n_updates = len(norms)
-    return statistics.metrics() | {
-        "training/loss": statistics.loss / n_updates,
-        "training/grad_norm": sum(norms) / n_updates,
-        "training/lr": optimizer.lr,
+    return StepOutcome(statistics, norms, n_slots)
+
+
+@contextmanager
+def _abandoning(optimizer: Optimizer) -> Generator[None]:
+    """Tell other processes when this one cannot do its part of an update."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not done:
+            optimizer.abandon()
+
+
+def _add_gradient(
+    model: nn.Module,
+    mini: RowBatch,
+    loss: LossSpec,
+    config: StepConfig,
+    statistics: StepStatistics,
+) -> int:
+    """Add the gradient of some rows; returns the slots that it took."""
+    n_slots = 0
+    for pack in _packs(mini.rows, config):
+        scores = score_pack(
+            model,
+            pack,
+            layout=config.layout,
+            temperature=mini.temperature,
+            entropy=config.entropy or loss.entropy_coef != 0,
+            entropy_gradient=loss.entropy_coef != 0,
+            recompute=config.recomputes(len(pack.ids)),
+        )
+        # Weights are shares of the whole batch, so gradients of packs simply add up.
+        objective(pack, scores, loss, statistics).backward()
+        n_slots += len(pack.ids)
+    return n_slots
+
+
+def step_metrics(batch: RowBatch, loss: LossSpec, outcome: StepOutcome) -> dict[str, float]:
+    """Return what a step tells, by metric name."""
+    n_updates = len(outcome.norms)
+    return outcome.statistics.metrics() | {
+        "training/loss": outcome.statistics.loss / n_updates,
+        "training/grad_norm": sum(outcome.norms) / n_updates,
         "training/n_updates": float(n_updates),
         "training/n_rows": float(len(batch)),
         "training/n_tokens": float(batch.n_tokens),
         "training/n_trained_tokens": float(batch.n_trained),
-        "training/packing_ratio": loss.epochs * batch.n_tokens / n_slots,
-        "training/seconds": perf_counter() - started,
+        "training/packing_ratio": loss.epochs * batch.n_tokens / outcome.n_slots,
     }
 
 
@@ -100,7 +178,7 @@ def _update(optimizer: Optimizer, mini: RowBatch, statistics: StepStatistics) ->
         return optimizer.update()
     except (NonFiniteLossError, ExplodingGradientError) as error:
         pulls = [
-            (float(np.abs((row.adv * row.weight)[row.mask]).max()), row.rollout_id)
+            (float(np.abs(row.adv.astype(np.float64) * row.weight)[row.mask].max()), row.rollout_id)
             for row in mini.rows
             if row.mask.any()
         ]

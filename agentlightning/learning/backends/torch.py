@@ -194,6 +194,11 @@ class TorchTrainBackend:
         return next(iter(self.optimizers.values()))
 
     @property
+    def step_config(self) -> StepConfig:
+        """Return how steps are carried out."""
+        return self._step
+
+    @property
     def capabilities(self) -> BackendCapabilities:
         return BackendCapabilities(
             losses=frozenset(loss_names()),

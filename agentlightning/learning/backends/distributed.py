@@ -1,0 +1,233 @@
+"""Training on several devices of one machine: a process for each, gradients added up.
+
+The first device is this process's, with the model that also samples; every other one has a worker
+with a copy of its own. Each computes the gradient of its share of the rows, the sum goes to all,
+and all make the same update, so copies never drift apart. Weights of tokens are shares of the
+whole batch, so the sum is the gradient of one process. Every device holds the whole model:
+parameters are not sharded.
+"""
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from agentlightning.errors import ConfigurationError, TrainingError
+from agentlightning.learning.backends.torch import TorchConfig, TorchTrainBackend
+from agentlightning.learning.lora import ADAPTER, using_adapter
+from agentlightning.learning.losses import LossSpec
+from agentlightning.learning.rows import RowBatch
+from agentlightning.learning.step import StepOutcome, run_step, staleness, step_metrics
+
+__all__ = ["DistributedTrainBackend", "LoadModel", "share_of"]
+
+LoadModel = Callable[[str], nn.Module]
+"""Loads the same model onto a device; called in a worker, so it must be picklable."""
+
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the gradients of the others."""
+
+
+def share_of(batch: RowBatch, rank: int, size: int) -> RowBatch:
+    """Return one process's rows: whole rollouts, neighbours in one group, of about equal length."""
+    tokens: dict[tuple[str, str], int] = {}
+    for row in batch.rows:
+        key = (row.group_id, row.rollout_id)
+        tokens[key] = tokens.get(key, 0) + len(row.ids)
+    total, before, mine = sum(tokens.values()), 0, set[tuple[str, str]]()
+    for key in sorted(tokens):
+        if min(size - 1, before * size // total) == rank:
+            mine.add(key)
+        before += tokens[key]
+    rows = tuple(row for row in batch.rows if (row.group_id, row.rollout_id) in mine)
+    return replace(batch, rows=rows)
+
+
+class _Group:
+    """One process's end of the sum over all of them; touches no global state of torch."""
+
+    def __init__(self, meeting: str, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size = rank, size
+        library: Any = distributed
+        store = library.FileStore(meeting, size)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            self._group: Any = library.ProcessGroupNCCL(store, rank, size, PATIENCE)
+        else:
+            self._group = library.ProcessGroupGloo(store, rank, size, PATIENCE)
+
+    def sum(self, vector: Tensor) -> None:
+        self._group.allreduce([vector]).wait()
+
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            self._group.broadcast(tensor, 0).wait()
+
+
+def _join(backend: TorchTrainBackend, group: _Group) -> None:
+    """Make a backend one of the group: equal weights, summed gradients."""
+    for optimizer in backend.optimizers.values():
+        mine = {name: tensor.detach().clone() for name, tensor in optimizer.parameters().items()}
+        group.copy_from_first(list(mine.values()))
+        optimizer.load_parameters(mine)
+        optimizer.reduce = group.sum
+
+
+def _run_share(
+    backend: TorchTrainBackend, group: _Group, batch: RowBatch, loss: LossSpec, adapter: str
+) -> StepOutcome:
+    with using_adapter(backend.model, adapter):
+        return run_step(
+            backend.model,
+            backend.optimizers[adapter],
+            batch,
+            loss,
+            backend.step_config,
+            part=lambda mini: share_of(mini, group.rank, group.size),
+        )
+
+
+def _work(
+    pipe: Connection, load: LoadModel, config: TorchConfig, device: str, meeting: str, place: Any
+) -> None:
+    """Serve one device until told to stop; the top of a worker process."""
+    rank, size, threads = place
+    torch.set_num_threads(threads)
+    backend = TorchTrainBackend(load(device), config=config)
+    group = _Group(meeting, rank, size, torch.device(device))
+    _join(backend, group)
+    while (order := pipe.recv()) is not None:
+        try:
+            if isinstance(order, Path):
+                backend.restore(order)
+                pipe.send(None)
+            else:
+                pipe.send(_run_share(backend, group, *order))
+        except Exception as error:  # noqa: BLE001 - boundary: told to the parent, which raises it
+            pipe.send(TrainingError(f"{type(error).__name__} on {device}: {error}"))
+
+
+class DistributedTrainBackend(TorchTrainBackend):
+    """Data-parallel training: what `TorchTrainBackend` does, on several devices at once.
+
+    Checkpoints are the same files. Scores, a critic and exports are the first process's alone.
+    Call `close` when done; workers end with this process in any case.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        load: LoadModel,
+        devices: Sequence[str],
+        config: TorchConfig | None = None,
+    ) -> None:
+        """Start the workers and wait until their weights are those of `model`.
+
+        Args:
+            model: The model of this process, which also samples; on the first device.
+            load: Loads the same model in a worker.
+            devices: Devices of the workers, besides that of `model`: `cuda:1`, `cpu`.
+            config: How to train.
+
+        Raises:
+            ConfigurationError: There are no workers, or the model cannot be trained this way.
+        """
+        super().__init__(model, config=config)
+        if not devices:
+            raise ConfigurationError("give the devices of further processes, or TorchTrainBackend")
+        context, size = multiprocessing.get_context("spawn"), len(devices) + 1
+        self._meeting = tempfile.TemporaryDirectory(prefix="agl-train-")
+        meeting = str(Path(self._meeting.name) / "meeting")
+        threads = max(1, torch.get_num_threads() // size)
+        self._pipes: list[Connection] = []
+        self._workers: list[Any] = []
+        for rank, device in enumerate(devices, start=1):
+            ours, theirs = context.Pipe()
+            given = replace(self.config, critic=None)
+            place = (rank, size, threads)
+            worker = context.Process(
+                target=_work, args=(theirs, load, given, device, meeting, place), daemon=True
+            )
+            worker.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._workers.append(worker)
+        self._group = _Group(meeting, 0, size, next(model.parameters()).device)
+        _join(self, self._group)
+
+    def step(
+        self,
+        batch: RowBatch,
+        loss: LossSpec,
+        adapter: str = ADAPTER,
+        *,
+        version: int | None = None,
+    ) -> dict[str, float]:
+        self._check_adapter(adapter)
+        started = perf_counter()
+        batch.require_signal()
+        self._tell((batch, loss, adapter))
+        try:
+            outcome = _run_share(self, self._group, batch, loss, adapter)
+        except TrainingError as error:
+            # A fault of another process arrives here as a gradient that is not finite.
+            raise self._first_error(error) from error
+        for other in self._answers():
+            outcome.statistics.merge(other.statistics)
+            outcome.n_slots += other.n_slots
+        metrics = step_metrics(batch, loss, outcome) | {
+            "training/lr": self.optimizers[adapter].lr,
+            "training/seconds": perf_counter() - started,
+        }
+        return metrics if version is None else metrics | staleness(batch, version)
+
+    def restore(self, path: Path) -> None:
+        super().restore(path)
+        self._tell(path)
+        self._answers()
+
+    def _tell(self, order: Any) -> None:
+        for pipe in self._pipes:
+            pipe.send(order)
+
+    def _hear(self) -> list[Any]:
+        """Return the workers' answers, errors among them."""
+        try:
+            return [pipe.recv() for pipe in self._pipes]
+        except EOFError as error:
+            raise TrainingError("a training process ended; go on from a checkpoint") from error
+
+    def _answers(self) -> list[Any]:
+        answers = self._hear()
+        for answer in answers:
+            if isinstance(answer, TrainingError):
+                raise answer
+        return answers
+
+    def _first_error(self, own: TrainingError) -> TrainingError:
+        """Return the error that says most: that of the process whose part went wrong."""
+        named = [e for e in (own, *self._hear()) if "the gradient of" not in str(e)]
+        return next((error for error in named if isinstance(error, TrainingError)), own)
+
+    def close(self) -> None:
+        """End the workers; idempotent."""
+        for pipe in self._pipes:
+            if not pipe.closed:
+                pipe.send(None)
+                pipe.close()
+        for worker in self._workers:
+            worker.join(timeout=10)
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
+        self._workers.clear()
+        self._meeting.cleanup()
