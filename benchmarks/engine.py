@@ -35,7 +35,10 @@ Work = Callable[[Method, int], int]
 NOTES = (
     "Temperature 1, bf16, the same prompts. Ours and continuous batching return log-probabilities, "
     "`generate` (padded to one batch, cache on) none. Adapters: rank 16 on all linear layers, fp32, "
-    "unmerged.",
+    "unmerged. In a group the prompt is computed once; unrelated prompts are mostly prefill, in which "
+    "both are near what the processor can multiply. Log-probabilities of engine and trainer differ by "
+    "2.3e-5 at most in fp32, three adapters in one batch; in bf16 by 0.02 on average and 0.4 at most, "
+    "which the anchored ratio corrects for.",
 )
 
 SHOTS = ((12, 7), (81, 9))
@@ -244,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = compare(options.dtype, options.rounds, options.only)
     print_table(lines)
     if options.write:
-        circumstances = f"SmolLM2-135M, {options.threads} threads; {options.write}"
+        circumstances = f"SmolLM2-135M, {options.threads} thread(s), {options.write}"
         command = "OMP_WAIT_POLICY=passive python -m benchmarks.engine"
         write_section(HEADING, section(HEADING, command, circumstances, lines, NOTES))
 
