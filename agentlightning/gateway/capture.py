@@ -207,7 +207,7 @@ class CapturedCall:
             headers=forwarded_headers(self._request.headers),
             body=exchange.upstream_body,
             conversation="/".join(self._attempt) if self._attempt else None,
-            role=self._record.role,
+            role=self._record.role or self._record.model or None,
         )
 
     async def _answer(

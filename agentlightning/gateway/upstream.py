@@ -63,8 +63,8 @@ class UpstreamRequest:
     """Names the attempt that calls, for upstreams that remember what they said to it; it never
     travels over the network."""
     role: str | None = None
-    """Which agent of the attempt calls, for upstreams that have other weights for other agents; it
-    never travels over the network."""
+    """Which agent calls, or the model name that it asked for if nobody says, for upstreams that have
+    other weights for other agents; it never travels over the network."""
 
 
 @dataclass(slots=True)
