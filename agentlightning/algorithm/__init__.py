@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from agentlightning.algorithm.fast import Baseline, FastAlgorithm
     from agentlightning.algorithm.grpo import GRPO, GRPOConfig
     from agentlightning.algorithm.kto import KTO, KTOConfig
+    from agentlightning.algorithm.policy.result import FitResult
     from agentlightning.algorithm.ppo import PPO, PPOConfig
     from agentlightning.algorithm.reinforce_plus_plus import (
         ReinforcePlusPlus,
         ReinforcePlusPlusConfig,
     )
-    from agentlightning.algorithm.result import FitResult
     from agentlightning.algorithm.rloo import RLOO, RLOOConfig
     from agentlightning.algorithm.sft import SFT, SFTConfig
 
@@ -65,6 +65,6 @@ __getattr__, __dir__ = lazy_exports(
         "KTOConfig": "agentlightning.algorithm.kto",
         "SFT": "agentlightning.algorithm.sft",
         "SFTConfig": "agentlightning.algorithm.sft",
-        "FitResult": "agentlightning.algorithm.result",
+        "FitResult": "agentlightning.algorithm.policy.result",
     },
 )

@@ -11,7 +11,7 @@ from agentlightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from agentlightning.adapter.base import TraceAdapter
-    from agentlightning.algorithm.result import FitResult
+    from agentlightning.algorithm.policy.result import FitResult
     from agentlightning.llm_proxy import LLMProxy
     from agentlightning.store.base import LightningStore
     from agentlightning.trainer.trainer import Trainer

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agentlightning._internal.clock import monotonic
 from agentlightning.adapter.base import TraceAdapter
 from agentlightning.algorithm.base import Algorithm
-from agentlightning.algorithm.result import FitResult
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.errors import ConfigurationError
 from agentlightning.execution.base import ExecutionStrategy
 from agentlightning.litagent.base import LitAgent

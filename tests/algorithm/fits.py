@@ -7,8 +7,8 @@ from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.gradient import PolicyGradient
 from agentlightning.algorithm.policy.loop import PolicyLoop
 from agentlightning.algorithm.policy.policy import Policy
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.policy.run_dir import RunDirectory
-from agentlightning.algorithm.result import FitResult
 from agentlightning.store.base import LightningStore
 from agentlightning.types import Rollout
 from tests.algorithm.working import Scribe, Watcher, working

@@ -6,7 +6,7 @@ import pytest
 
 import agentlightning as agl
 from agentlightning.algorithm.grpo import GRPO, GRPOConfig
-from agentlightning.algorithm.result import FitResult
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.store.url import open_store
 from tests.algorithm.working import Scribe, Watcher, working

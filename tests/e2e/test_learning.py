@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentlightning.algorithm.result import FitResult
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.store.base import is_finished
 from agentlightning.store.retention import READ_KEY
 from agentlightning.store.url import open_store

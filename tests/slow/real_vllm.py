@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 import agentlightning as agl
 from agentlightning.adapter.calls import find_calls
 from agentlightning.adapter.token_tree import build_token_rows
-from agentlightning.algorithm.result import FitResult
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.engine.loading import load_model
 from agentlightning.engine.sampling import SamplingParams
 from agentlightning.errors import ConfigurationError

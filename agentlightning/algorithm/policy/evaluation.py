@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from agentlightning._internal.clock import monotonic
 from agentlightning.algorithm.policy.collect import Collector, PlannedRollout
 from agentlightning.algorithm.policy.learner import MeasuringLearner
+from agentlightning.algorithm.policy.result import Evaluation
 from agentlightning.algorithm.policy.step_sampler import Progress, publish_endpoint
-from agentlightning.algorithm.result import Evaluation
 from agentlightning.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from agentlightning.algorithm.policy.ahead import StepsAhead
 from agentlightning.algorithm.policy.collect import Collector, cancel_unfinished
 from agentlightning.algorithm.policy.diagnosis import check_batch, signal_warning
 from agentlightning.algorithm.policy.evaluation import Evaluator, RecordEvaluator
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.policy.schedule import admit
 from agentlightning.algorithm.policy.state import LoopState
 from agentlightning.algorithm.policy.step_sampler import Progress, StepSample, StepSampler
-from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import ConfigurationError, TrainingError
 from agentlightning.learning.checkpoint import CheckpointStore
 from agentlightning.progress.base import ProgressSink, RunInfo, Sample, StepReport

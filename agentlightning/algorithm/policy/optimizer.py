@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from agentlightning._internal.extra import RL_LIBRARIES, require_extra
 from agentlightning.algorithm.base import Algorithm
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.policy.run_config import RunConfig
 from agentlightning.algorithm.policy.run_dir import RunDirectory
-from agentlightning.algorithm.result import FitResult
 from agentlightning.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlightning._internal.clock import now
 from agentlightning._internal.ids import generate_id
-from agentlightning.algorithm.result import RESULT_FILE
+from agentlightning.algorithm.policy.result import RESULT_FILE
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from agentlightning.algorithm.result import Evaluation
+from agentlightning.algorithm.policy.result import Evaluation
 
 __all__ = ["LoopState"]
 

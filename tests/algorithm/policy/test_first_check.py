@@ -7,7 +7,7 @@ import pytest
 
 from agentlightning.algorithm.policy.batch import loss_spec
 from agentlightning.algorithm.policy.first_check import comparable
-from agentlightning.algorithm.result import FitResult
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.errors import TrainingError
 from agentlightning.learning.rows import RowBatch, TrainRow
 from tests.algorithm.fits import TASKS

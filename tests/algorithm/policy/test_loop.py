@@ -11,7 +11,7 @@ from agentlightning.algorithm.policy.batch import batch_from_outcomes, loss_spec
 from agentlightning.algorithm.policy.curriculum import step_task_indices
 from agentlightning.algorithm.policy.outcome import fetch_outcome
 from agentlightning.algorithm.policy.policy import Policy
-from agentlightning.algorithm.result import FitResult
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.errors import ConfigurationError, EmptyBatchError, TrainingError
 from agentlightning.store.retention import is_read
 from tests.algorithm.fits import HELD_OUT, TASKS

@@ -2,8 +2,8 @@
 
 import json
 
+from agentlightning.algorithm.policy.result import Evaluation
 from agentlightning.algorithm.policy.state import LoopState
-from agentlightning.algorithm.result import Evaluation
 
 
 def evaluation(step, reward):

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentlightning.algorithm.grpo import GRPO
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.policy.stored_weights import StoredWeights
-from agentlightning.algorithm.result import FitResult
 from agentlightning.cli import main
 from agentlightning.errors import CheckpointError, ConfigurationError
 from agentlightning.trainer import Trainer

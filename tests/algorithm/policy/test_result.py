@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlightning.algorithm.result import Evaluation, FitResult
+from agentlightning.algorithm.policy.result import Evaluation, FitResult
 from agentlightning.errors import CheckpointError
 
 
