@@ -158,14 +158,15 @@ def test_updates_in_mini_batches_add_up():
 
 
 @BOTH
-def test_a_restored_critic_goes_on_exactly(tmp_path, config):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_restored_critic_goes_on_exactly(tmp_path, config, dtype):
     """After a restore the next steps of critic and policy are the same bit for bit."""
-    batch, one = with_returns(random_rows(), range(6)), backend(config)
+    batch, one = with_returns(random_rows(), range(6)), backend(config, dtype=dtype)
     for _ in range(2):
         one.step_critic(batch, ValueLossSpec())
     one.step(batch, LossSpec())
     one.save(tmp_path)
-    other = backend(config)
+    other = backend(config, dtype=dtype)
     other.restore(tmp_path)
     for each in (one, other):
         each.step_critic(batch, ValueLossSpec())

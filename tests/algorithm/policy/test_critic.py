@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from agentlightning.algorithm.policy.critic import ActorCritic
-from agentlightning.algorithm.policy.critic_metrics import critic_metrics
 from agentlightning.algorithm.policy.earned import Earned
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.ppo import PPOConfig
 from tests.algorithm.policy.test_batch import outcome
-from tests.learning.tiny import batch_of, row
 from tests.support.spans import make_call
 
 
@@ -170,21 +168,3 @@ async def test_the_negative_control_hands_out_advantages_at_random(store, tiny_m
     assert one.tolist() != other.tolist()
     for left, right in zip(taught, also, strict=True):
         assert left.returns.tolist() == right.returns.tolist()
-
-
-def estimated(returns, values):
-    one = row(range(len(returns) + 1), range(1, len(returns) + 1))
-    spread = [np.array([0, *each], dtype=np.float32) for each in (returns, values)]
-    return batch_of([replace(one, returns=spread[0], values=spread[1])])
-
-
-@pytest.mark.parametrize(
-    ("values", "explained"), [([1, 2, 3], 1.0), ([2, 2, 2], 0.0), ([3, 2, 1], -3.0)]
-)
-def test_explained_variance(values, explained):
-    """1 for a critic that knows, 0 for a constant, negative for one that misleads."""
-    found = critic_metrics(estimated([1, 2, 3], values))
-    assert found["critic/vf_explained_var"] == pytest.approx(explained, abs=1e-4)
-    assert found["critic/returns/max"] == 3
-    assert found["critic/values/min"] == min(values)
-    assert found["critic/advantages/mean"] == 1
