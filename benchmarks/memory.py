@@ -5,7 +5,7 @@ Parts, each in a process of its own whose largest resident set is what the kerne
 - `run`: the whole package trains SmolLM2-135M with LoRA (engine, trainer, store, gateway, agents);
 - `pack`: one training step whose forward pass is full, 2,048 slots in long conversations;
 - `steps`: a tiny model takes 1,000 steps of the whole package, on a store on disk;
-- `loop`: the same without store, gateway and agents, as `tests/learning/test_long_run.py` has it.
+- `loop`: the same without store, gateway and agents, as `tests/benchmarks/test_memory.py` has it.
 
 Usage: `python -m benchmarks.memory [--parts run pack steps loop] [--write "quiet machine"]`.
 """
@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from agentlightning.progress.base import ProgressSink, RunInfo, StepReport
 from benchmarks.results import print_table, section, write_section
 
 HEADING = "## Memory of a training run"
@@ -93,27 +94,29 @@ def random_row(rng: Any, *, length: int, trained: int, vocabulary: int, group: s
     )
 
 
+class Watch(ProgressSink):
+    """Notes resident memory every few steps of a fit."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.seen: list[float] = []
+
+    def started(self, info: RunInfo) -> None: ...
+    def phase(self, phase: str, done: int = 0, total: int = 0) -> None: ...
+    def evaluated(self, *_: Any, **__: Any) -> None: ...
+    def warned(self, message: str) -> None: ...
+    def ended(self, *, interrupted: bool, next_steps: list[str]) -> None: ...
+
+    def stepped(self, report: StepReport) -> None:
+        if report.step % self.every == 0:
+            self.seen.append(resident())
+
+
 def steps_part(steps: int) -> dict[str, float]:
     """Train a tiny model for many steps with the whole package."""
     import agentlightning as agl
-    from agentlightning.progress.base import ProgressSink, RunInfo, StepReport
     from agentlightning.store.url import open_store
     from tests.support.tiny_model import make_tiny_model
-
-    seen: list[float] = []
-
-    class Watch(ProgressSink):
-        def started(self, info: RunInfo) -> None: ...
-        def phase(self, phase: str, done: int = 0, total: int = 0) -> None: ...
-        def evaluated(
-            self, step: int, reward: float, tasks: int, seconds: float, *, metrics: object = None
-        ) -> None: ...
-        def warned(self, message: str) -> None: ...
-        def ended(self, *, interrupted: bool, next_steps: list[str]) -> None: ...
-
-        def stepped(self, report: StepReport) -> None:
-            if report.step % max(1, steps // 10) == 0:
-                seen.append(resident())
 
     @agl.rollout
     async def agent(task: str, llm: agl.LLM) -> float:
@@ -125,6 +128,7 @@ def steps_part(steps: int) -> dict[str, float]:
             )
         return float(len(set(reply.choices[0].message.content or "")))
 
+    watch = Watch(max(1, steps // 10))
     with tempfile.TemporaryDirectory() as directory:
         algorithm = agl.GRPO(
             model=str(make_tiny_model(Path(directory) / "model")),
@@ -136,7 +140,7 @@ def steps_part(steps: int) -> dict[str, float]:
             max_tokens=4,
             run_dir=f"{directory}/run",
             checkpoint_every=max(1, steps // 10),
-            progress=[Watch()],
+            progress=[watch],
         )
         trainer = agl.Trainer(
             algorithm=algorithm,
@@ -145,7 +149,7 @@ def steps_part(steps: int) -> dict[str, float]:
             concurrency=4,
         )
         trainer.fit(agent, ["hello", "goodbye"])
-    return growth(seen)
+    return growth(watch.seen)
 
 
 def loop_part(steps: int) -> dict[str, float]:

@@ -73,12 +73,38 @@ def score(text: str, task: Task) -> float:
     return float("".join(text.split()) == f"<calc>{a}{OPERATORS[word]}{b}</calc>")
 
 
+def trl_config(directory: str, steps: int) -> Any:
+    """Return TRL's settings, with what costs it least where it changes nothing."""
+    from trl.trainer.grpo_config import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=directory,
+        use_cpu=True,
+        bf16=True,
+        per_device_train_batch_size=GROUPS * MEMBERS,
+        num_generations=MEMBERS,
+        max_completion_length=NEW_TOKENS,
+        max_steps=steps,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        beta=0.0,
+        epsilon_high=0.28,
+        loss_type="grpo",
+        scale_rewards="none",
+        gradient_checkpointing=False,
+        shuffle_dataset=False,
+        save_strategy="no",
+        report_to=[],
+        seed=0,
+    )
+
+
 def run_trl(steps: int) -> None:
-    """Train with TRL's GRPOTrainer, the settings that cost it least where they change nothing."""
+    """Train with TRL's GRPOTrainer."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
-    from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     from agentlightning.engine.loading import load_model
@@ -102,27 +128,6 @@ def run_trl(steps: int) -> None:
             clock.lap(**seen)
 
     with tempfile.TemporaryDirectory() as directory:
-        config = GRPOConfig(
-            output_dir=directory,
-            use_cpu=True,
-            bf16=True,
-            per_device_train_batch_size=GROUPS * MEMBERS,
-            num_generations=MEMBERS,
-            max_completion_length=NEW_TOKENS,
-            max_steps=steps,
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            beta=0.0,
-            epsilon_high=0.28,
-            loss_type="grpo",
-            scale_rewards="none",
-            gradient_checkpointing=False,
-            shuffle_dataset=False,
-            save_strategy="no",
-            report_to=[],
-            seed=0,
-        )
         tasks = [
             {"prompt": messages(task), "task": [str(part) for part in task]}
             for task in questions(steps)
@@ -130,7 +135,7 @@ def run_trl(steps: int) -> None:
         trainer = GRPOTrainer(
             model=loaded.model,
             reward_funcs=reward,
-            args=config,
+            args=trl_config(directory, steps),
             train_dataset=Dataset.from_list(tasks),
             processing_class=loaded.tokenizer,
             peft_config=LoraConfig(
