@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from agentlightning.algorithm.rloo import RLOO, RLOOConfig
     from agentlightning.algorithm.sft import SFT, SFTConfig
+    from agentlightning.algorithm.verl.factory import VERL
 
 __all__ = [
     "DPO",
@@ -27,6 +28,7 @@ __all__ = [
     "PPO",
     "RLOO",
     "SFT",
+    "VERL",
     "Algorithm",
     "Baseline",
     "DPOConfig",
@@ -65,6 +67,7 @@ __getattr__, __dir__ = lazy_exports(
         "KTOConfig": "agentlightning.algorithm.kto",
         "SFT": "agentlightning.algorithm.sft",
         "SFTConfig": "agentlightning.algorithm.sft",
+        "VERL": "agentlightning.algorithm.verl.factory",
         "FitResult": "agentlightning.algorithm.policy.result",
     },
 )

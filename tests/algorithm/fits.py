@@ -3,18 +3,37 @@
 from pathlib import Path
 from typing import Any
 
-from agentlightning.algorithm.grpo import GRPOConfig
+from agentlightning.algorithm.grpo import GRPO, GRPOConfig
 from agentlightning.algorithm.policy.gradient import PolicyGradient
 from agentlightning.algorithm.policy.loop import PolicyLoop
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.store.base import LightningStore
+from agentlightning.trainer import Trainer
 from agentlightning.types import Rollout
 from tests.algorithm.working import Scribe, Watcher, working
 
 TASKS = ["a", "b", "c"]
 HELD_OUT = ["x", "y"]
+
+
+def one_large_step(model: Path, run_dir: Path, **settings: Any) -> FitResult:
+    """Return the result of a fit of one step that changes the weights a lot."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    algorithm = GRPO(
+        model=str(model), run_dir=str(run_dir), group_size=3, batch_groups=2, steps=1,
+        max_tokens=2, learning_rate=0.01, progress=[], **settings,
+    )  # fmt: skip
+    try:
+        result = Trainer(algorithm=algorithm, concurrency=4).fit(Scribe(), ["a", "b"])
+    finally:
+        torch.set_num_threads(threads)
+    assert isinstance(result, FitResult)
+    return result
 
 
 class Fits:

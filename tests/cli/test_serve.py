@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from agentlightning.algorithm.grpo import GRPO, GRPOConfig
+from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.policy import Policy
 from agentlightning.algorithm.policy.run_dir import RunDirectory
 from agentlightning.cli import main
 from agentlightning.store.memory import InMemoryLightningStore
-from agentlightning.trainer import Trainer
-from tests.algorithm.working import Scribe
+from tests.algorithm.fits import one_large_step
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -35,16 +34,7 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run_dir(model) -> Path:
     """A run of one large step, killed after it: there is a checkpoint and no result."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    algorithm = GRPO(
-        model=str(model), model_alias="trained", run_dir=str(model.parent / "run"),
-        group_size=3, batch_groups=2, steps=1, max_tokens=2, learning_rate=0.01, progress=[],
-    )  # fmt: skip
-    Trainer(algorithm=algorithm, concurrency=4).fit(Scribe(), ["a", "b"])
-    torch.set_num_threads(threads)
+    one_large_step(model, model.parent / "run", model_alias="trained")
     (model.parent / "run" / "result.json").unlink()
     return model.parent / "run"
 

@@ -1,5 +1,1 @@
 """The face of 0.3.0's `VERL`: its configuration dictionary, on this package's own algorithms."""
-
-from agentlightning.algorithm.verl.factory import VERL
-
-__all__ = ["VERL"]

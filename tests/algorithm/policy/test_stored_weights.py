@@ -8,13 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from agentlightning.algorithm.grpo import GRPO
 from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.policy.stored_weights import StoredWeights
-from agentlightning.cli import main
 from agentlightning.errors import CheckpointError, ConfigurationError
-from agentlightning.trainer import Trainer
-from tests.algorithm.working import Scribe
+from tests.algorithm.fits import one_large_step
 from tests.support.tiny_model import make_tiny_model
 
 PROMPT = torch.tensor([[5, 6, 7, 8]])
@@ -25,26 +22,10 @@ def model(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("weights") / "tiny", hidden=32)
 
 
-def fitted(model, **settings) -> FitResult:
-    """Return the result of one large step."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    algorithm = GRPO(
-        model=str(model), group_size=3, batch_groups=2, steps=1, max_tokens=2,
-        learning_rate=0.01, progress=[], **settings,
-    )  # fmt: skip
-    try:
-        result = Trainer(algorithm=algorithm, concurrency=4).fit(Scribe(), ["a", "b"])
-    finally:
-        torch.set_num_threads(threads)
-    assert isinstance(result, FitResult)
-    return result
-
-
 @pytest.fixture(scope="module")
 def result(model) -> FitResult:
     """The result of a run with adapters."""
-    return fitted(model, run_dir=str(model.parent / "run"))
+    return one_large_step(model, model.parent / "run")
 
 
 def logits_of(model) -> torch.Tensor:
@@ -78,18 +59,9 @@ def test_an_exported_adapter_fits_its_model(result, model, tmp_path):
     assert torch.allclose(logits_of(together), trained_logits(result), atol=1e-4)
 
 
-def test_the_command_line_exports_a_run(result, tmp_path, capsys):
-    """`agl weights` takes the run, writes the same files and names the checkpoint."""
-    out = tmp_path / "model"
-    assert main(["weights", str(result.run_dir), "--out", str(out)]) == 0
-    assert str(result.checkpoint) in capsys.readouterr().out
-    exported = AutoModelForCausalLM.from_pretrained(out)
-    assert torch.allclose(logits_of(exported), trained_logits(result), atol=1e-4)
-
-
 def test_a_run_without_adapters_is_exported_whole(model, tmp_path):
     """Full fine-tuning has a model to export and no adapter."""
-    result = fitted(model, run_dir=str(tmp_path / "run"), lora_rank=None)
+    result = one_large_step(model, tmp_path / "run", lora_rank=None)
     with pytest.raises(ConfigurationError, match="no adapter"):
         result.export(tmp_path / "adapter", merged=False)
     exported = AutoModelForCausalLM.from_pretrained(result.export(tmp_path / "model"))
@@ -104,11 +76,9 @@ def test_nothing_is_written_over(result, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["note"]
 
 
-def test_what_is_no_run_is_told(tmp_path, capsys):
+def test_what_is_no_run_is_told(tmp_path):
     """A path that means no checkpoint, a run without one, and a damaged one each say so."""
     assert StoredWeights.find(tmp_path) is None
-    assert main(["weights", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "neither a run nor a checkpoint" in capsys.readouterr().err
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text(json.dumps({"config": {"model": "m"}}))
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
