@@ -45,6 +45,11 @@ class SFTConfig(RunConfig):
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)  # A dataclass with slots has no zero-argument super().
         self._require_one_of("source", ("demonstrations", "rollouts"))
+        self._require(
+            self.adapters is None,
+            "adapters",
+            "is for policy gradients; here one adapter is trained",
+        )
         for name in ("update_epochs", "mini_batches"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         if self.source == "demonstrations":

@@ -139,3 +139,13 @@ def test_the_off_policy_mask_drops_whole_bad_sequences():
     assert masked.clipped.tolist()[:2] == [True, True]
     masked.value.sum().backward()
     assert tokens.logp.grad.tolist()[:2] == [0.0, 0.0]
+
+
+def test_the_linear_loss_is_the_weighted_likelihood():
+    """Whatever policy sampled, each token's gradient is minus its advantage."""
+    tokens = batch()
+    found = policy_loss(tokens, LossSpec(name="linear"))
+    torch.testing.assert_close(found.value, -tokens.advantage * tokens.logp)
+    found.value.sum().backward()
+    torch.testing.assert_close(tokens.logp.grad, -tokens.advantage)
+    assert not found.clipped.any()

@@ -42,9 +42,7 @@ class Imitation:
         answers = self._read(outcomes)
         batch, _ = self._lay_out(answers, [1.0] * len(outcomes))
         scores = await self._policy.logprobs(batch)
-        losses = [
-            (row.weight * -logp)[row.mask] for row, logp in zip(batch, scores, strict=True)
-        ]
+        losses = [(row.weight * -logp)[row.mask] for row, logp in zip(batch, scores, strict=True)]
         return {"val/loss": float(np.concatenate(losses).sum(dtype=np.float64))}
 
     def _read(self, outcomes: Sequence[RolloutOutcome]) -> AnswerRows:

@@ -26,6 +26,11 @@ class PreferenceConfig(RunConfig):
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)  # A dataclass with slots has no zero-argument super().
         self._require_one_of("source", ("rollouts", "records"))
+        self._require(
+            self.adapters is None,
+            "adapters",
+            "is for policy gradients; here one adapter is trained",
+        )
         self._require(self.beta > 0, "beta", "must be positive")
         self._require(self.update_epochs >= 1, "update_epochs", "must be at least 1")
         self._require(

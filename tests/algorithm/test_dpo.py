@@ -1,0 +1,74 @@
+"""DPO as an algorithm: its settings, and fits on records and on rollouts."""
+
+import pytest
+
+import agentlightning as agl
+from agentlightning.algorithm.dpo import DPOConfig
+from agentlightning.errors import ConfigurationError
+from tests.algorithm.test_sft import LikesAscii
+
+RECORDS = [
+    {"prompt": f"{n}?", "chosen": chosen, "rejected": rejected}
+    for n, (chosen, rejected) in enumerate([("ab", "XY"), ("cd", "ZW"), ("ef", "QR"), ("gh", "ST")])
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"lora_rank": None}, "without its adapters"),
+        ({"beta": 0.0}, "beta"),
+        ({"group_size": 1}, "group_size"),
+        ({"label_smoothing": 0.5}, "label_smoothing"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing"),
+        ({"loss": "hinge"}, "loss"),
+        ({"pairs": "none"}, "pairs"),
+        ({"min_margin": -1.0}, "min_margin"),
+        ({"source": "nowhere"}, "source"),
+        ({"update_epochs": 0}, "update_epochs"),
+        ({"adapters": {"a": "a"}}, "adapters"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, complaint):
+    """Each by its name; the reference is the model without adapters, so there must be some."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        DPOConfig(model="m", **settings)
+
+
+def test_its_names_are_known():
+    """The class is exported and found by name."""
+    assert isinstance(agl.Trainer(algorithm={"type": "DPO", "model": "m"}).algorithm, agl.DPO)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_records_without_an_agent(tiny_model, tmp_path, loss):
+    """Chosen answers become likelier than before, rejected ones less likely."""
+    learning = agl.DPO(
+        model=str(tiny_model), model_alias="tiny", run_dir=str(tmp_path / "run"), loss=loss,
+        source="records", batch_groups=4, steps=10, lora_rank=8, learning_rate=3e-3,
+        checkpoint_every=100, progress=[],
+    )  # fmt: skip
+    result = agl.Trainer(algorithm=learning).fit(train_dataset=RECORDS, val_dataset=RECORDS)
+    first, last = (each.metrics for each in result.evaluations)
+    assert first["val/rewards/accuracies"] < 1
+    assert last["val/rewards/accuracies"] == 1
+    assert last["val/loss"] < first["val/loss"]
+    assert last["val/logps/chosen"] > first["val/logps/chosen"] + 0.3
+    assert last["val/logps/rejected"] < first["val/logps/rejected"]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_pairs_of_rollouts(lively_model, tmp_path):
+    """Pairs are drawn from groups of rollouts, and what is rewarded becomes more frequent."""
+    learning = agl.DPO(
+        model=str(lively_model), model_alias="tiny", run_dir=str(tmp_path / "run"), pairs="all",
+        group_size=8, batch_groups=4, steps=12, max_tokens=2, lora_rank=8, learning_rate=1e-2,
+        checkpoint_every=100, progress=[],
+    )  # fmt: skip
+    result = agl.Trainer(algorithm=learning, concurrency=32).fit(LikesAscii(), ["a", "b", "c", "d"])
+    lines = result.metrics()
+    rewards = [line["training/reward"] for line in lines]
+    assert sum(rewards[-4:]) > sum(rewards[:4]) + 0.4
+    assert lines[0]["training/n_pairs"] > 4
+    assert lines[-1]["training/rewards/accuracies"] > 0.5
