@@ -24,15 +24,19 @@ class JsonlSink:
         self._path = path
 
     def started(self, info: RunInfo) -> None:
-        """Drop what lies beyond the point of resumption."""
+        """Drop what lies beyond the point of resumption; a kill meanwhile leaves the file whole."""
         if not self._path.exists():
             return
+        # A run that begins anew, for nothing was saved, also evaluates anew.
+        last = info.first_step or -1
         kept = [
             line
             for line in self._path.read_text().splitlines()
-            if _step_of(line) is not None and (_step_of(line) or 0) <= info.first_step
+            if (step := _step_of(line)) is not None and step <= last
         ]
-        self._path.write_text("".join(f"{line}\n" for line in kept))
+        draft = self._path.with_suffix(".tmp")
+        draft.write_text("".join(f"{line}\n" for line in kept))
+        draft.replace(self._path)
 
     def phase(self, phase: Phase, done: int = 0, total: int = 0) -> None:
         """Write nothing: a phase is not a result."""

@@ -33,3 +33,12 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
     resumed.started(replace(INFO, first_step=2))
     resumed.stepped(StepReport(step=3, reward=1.0, metrics={}))
     assert steps(path) == [1, 2, 3]
+
+
+def test_a_run_that_begins_anew_leaves_nothing_of_its_first_evaluation(tmp_path):
+    """Nothing was saved before the kill, so that the first evaluation is made again."""
+    path = tmp_path / "metrics.jsonl"
+    JsonlSink(path).evaluated(0, 0.5, 4, 1.0)
+    JsonlSink(path).started(replace(INFO, first_step=0))
+    assert path.read_text() == ""
+    assert [each.name for each in tmp_path.iterdir()] == ["metrics.jsonl"]
