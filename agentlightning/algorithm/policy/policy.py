@@ -148,7 +148,7 @@ class Policy:
         # Adapters start from random numbers; a resumed run must start from the same ones.
         torch.manual_seed(config.seed)
         loaded = load_model(config.model, dtype=config.dtype, device=config.device)
-        self._backend = make_train_backend(config, loaded.model)
+        self._backend = make_train_backend(config, loaded.model, devices=config.devices)
         if checkpoint is not None:
             self._backend.restore(checkpoint)
         self._inference = connect_inference(
@@ -199,11 +199,13 @@ class Policy:
         await self._gateway.start()
 
     async def stop(self) -> None:
-        """Close the gateway and end inference; idempotent."""
+        """Close the gateway, end inference and what trains; idempotent."""
         if self._gateway is not None:
             await self._gateway.stop()
         if self._inference is not None:
             await self._inference.stop()
+        if self._backend is not None:
+            await asyncio.to_thread(self._backend.close)
 
     def resources(self) -> NamedResources:
         """Return what agents need to call the model."""

@@ -38,6 +38,7 @@ class RunConfig:
             "inference",
             "weights_dir",
             "device",
+            "devices",
         }
     )
 
@@ -109,6 +110,10 @@ class RunConfig:
     """Updates over which the learning rate rises linearly; constant afterwards."""
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `mps`, or `auto` for a CUDA GPU if there is one."""
+    devices: int | None = None
+    """How many devices of this machine train, each in a process of its own with a share of the
+    rows; None or 1: `device` alone. They must be of its kind: `cuda:0`, `cuda:1`, ... A program
+    that trains on several must keep its start behind `if __name__ == "__main__":`."""
     dtype: str = "auto"
     """`float32`, `bfloat16`, `float16`, or `auto`: bf16 where the device computes in it, fp32 for
     models under 20 million parameters. Adapters are fp32 in any case."""
@@ -153,6 +158,9 @@ class RunConfig:
         self._require(self.warmup_steps >= 0, "warmup_steps", "must not be negative")
         self._require(
             self.lora_rank is None or self.lora_rank >= 1, "lora_rank", "must be at least 1 or None"
+        )
+        self._require(
+            self.devices is None or self.devices >= 1, "devices", "must be at least 1 or None"
         )
         self._require(
             self.grad_norm_limit is None or self.grad_norm_limit > 0,

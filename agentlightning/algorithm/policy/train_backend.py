@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from agentlightning.engine.loading import load_model
+from agentlightning.errors import ConfigurationError
 from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
 from agentlightning.learning.lora import ADAPTER
 
@@ -13,24 +16,65 @@ if TYPE_CHECKING:
 __all__ = ["make_train_backend"]
 
 
-def make_train_backend(config: RunConfig, model: Any) -> TorchTrainBackend:
+def make_train_backend(
+    config: RunConfig, model: Any, *, devices: int | None = None
+) -> TorchTrainBackend:
     """Put adapters into `model`, where the configuration has some, and prepare to train it.
 
+    Args:
+        config: The run's configuration.
+        model: Its model, as `load_model` gives it.
+        devices: How many devices train; more than one starts processes, which `close` ends. Weights
+            of a run can be loaded with any number.
+
     Raises:
-        ConfigurationError: The model cannot be trained this way.
+        ConfigurationError: The model cannot be trained this way, or there are fewer devices.
+        TrainingError: The model cannot be loaded onto another device.
     """
-    rank = config.lora_rank
-    return TorchTrainBackend(
+    torch_config = _torch_config(config)
+    if devices is None or devices == 1:
+        return TorchTrainBackend(model, config=torch_config)
+    from agentlightning.learning.backends.distributed import DistributedTrainBackend
+
+    number_format = str(model.dtype).removeprefix("torch.")
+    return DistributedTrainBackend(
         model,
-        config=TorchConfig(
-            lora=None if rank is None else LoraConfig(r=rank, alpha=config.lora_alpha),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            adapters=tuple(config.adapters or (ADAPTER,)),
-            grad_clip=config.max_grad_norm,
-            grad_norm_limit=config.grad_norm_limit,
-            warmup_steps=config.warmup_steps,
-            max_slots=config.micro_batch_tokens,
-            critic=config.critic(),
-        ),
+        load=partial(_load, config.model, number_format),
+        devices=_other_devices(model.device, devices),
+        config=torch_config,
     )
+
+
+def _torch_config(config: RunConfig) -> TorchConfig:
+    rank = config.lora_rank
+    return TorchConfig(
+        lora=None if rank is None else LoraConfig(r=rank, alpha=config.lora_alpha),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adapters=tuple(config.adapters or (ADAPTER,)),
+        grad_clip=config.max_grad_norm,
+        grad_norm_limit=config.grad_norm_limit,
+        warmup_steps=config.warmup_steps,
+        max_slots=config.micro_batch_tokens,
+        critic=config.critic(),
+    )
+
+
+def _load(source: str, dtype: str, device: str) -> Any:
+    """Load a run's model in another process."""
+    return load_model(source, dtype=dtype, device=device).model
+
+
+def _other_devices(first: Any, count: int) -> list[str]:
+    """Return the devices beside `first`; a CPU is shared by any number of processes."""
+    if first.type == "cpu":
+        return ["cpu"] * (count - 1)
+    import torch
+
+    there = torch.cuda.device_count() if first.type == "cuda" else 1
+    if there < count:
+        raise ConfigurationError(
+            f"devices={count}, but this machine has {there} of the kind {first.type!r}."
+        )
+    own = first.index or 0
+    return [f"{first.type}:{n}" for n in range(there) if n != own][: count - 1]

@@ -141,3 +141,7 @@ class TrainBackend(Protocol):
             ConfigurationError: There is no such adapter.
         """
         ...
+
+    def close(self) -> None:
+        """End what the backend started, processes for instance; idempotent."""
+        ...

@@ -7,13 +7,12 @@ whole batch, so the sum is the gradient of one process. Every device holds the w
 parameters are not sharded.
 """
 
-import multiprocessing
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -22,12 +21,13 @@ from torch import Tensor, distributed, nn
 
 from agentlightning.errors import ConfigurationError, TrainingError
 from agentlightning.learning.backends.torch import TorchConfig, TorchTrainBackend
+from agentlightning.learning.backends.workers import Place, Workers
 from agentlightning.learning.lora import ADAPTER, using_adapter
 from agentlightning.learning.losses import LossSpec
 from agentlightning.learning.rows import RowBatch
 from agentlightning.learning.step import StepOutcome, run_step, staleness, step_metrics
 
-__all__ = ["DistributedTrainBackend", "LoadModel", "share_of"]
+__all__ = ["PATIENCE", "DistributedTrainBackend", "LoadModel", "share_of"]
 
 LoadModel = Callable[[str], nn.Module]
 """Loads the same model onto a device; called in a worker, so it must be picklable."""
@@ -54,10 +54,10 @@ def share_of(batch: RowBatch, rank: int, size: int) -> RowBatch:
 class _Group:
     """One process's end of the sum over all of them; touches no global state of torch."""
 
-    def __init__(self, meeting: str, rank: int, size: int, device: torch.device) -> None:
+    def __init__(self, meeting: Path, rank: int, size: int, device: torch.device) -> None:
         self.rank, self.size = rank, size
         library: Any = distributed
-        store = library.FileStore(meeting, size)
+        store = library.FileStore(str(meeting / "store"), size)
         if device.type == "cuda":
             torch.cuda.set_device(device)
             self._group: Any = library.ProcessGroupNCCL(store, rank, size, PATIENCE)
@@ -95,24 +95,27 @@ def _run_share(
         )
 
 
-def _work(
-    pipe: Connection, load: LoadModel, config: TorchConfig, device: str, meeting: str, place: Any
-) -> None:
-    """Serve one device until told to stop; the top of a worker process."""
-    rank, size, threads = place
-    torch.set_num_threads(threads)
-    backend = TorchTrainBackend(load(device), config=config)
-    group = _Group(meeting, rank, size, torch.device(device))
-    _join(backend, group)
-    while (order := pipe.recv()) is not None:
-        try:
-            if isinstance(order, Path):
-                backend.restore(order)
-                pipe.send(None)
-            else:
-                pipe.send(_run_share(backend, group, *order))
-        except Exception as error:  # noqa: BLE001 - boundary: told to the parent, which raises it
-            pipe.send(TrainingError(f"{type(error).__name__} on {device}: {error}"))
+class _Replica:
+    """A worker: trains a copy of the model on its share of the rows."""
+
+    def __init__(self, load: LoadModel, config: TorchConfig, place: Place) -> None:
+        self._load, self._config, self._place = load, config, place
+        self._backend: Any = None
+        self._group: Any = None
+
+    def load(self) -> None:
+        self._backend = TorchTrainBackend(self._load(self._place.device), config=self._config)
+
+    def join(self) -> None:
+        place = self._place
+        self._group = _Group(place.meeting, place.rank, place.size, torch.device(place.device))
+        _join(self._backend, self._group)
+
+    def restore(self, path: Path) -> None:
+        self._backend.restore(path)
+
+    def step(self, batch: RowBatch, loss: LossSpec, adapter: str) -> StepOutcome:
+        return _run_share(self._backend, self._group, batch, loss, adapter)
 
 
 class DistributedTrainBackend(TorchTrainBackend):
@@ -140,29 +143,25 @@ class DistributedTrainBackend(TorchTrainBackend):
 
         Raises:
             ConfigurationError: There are no workers, or the model cannot be trained this way.
+            TrainingError: A worker cannot load the model.
         """
         super().__init__(model, config=config)
         if not devices:
             raise ConfigurationError("give the devices of further processes, or TorchTrainBackend")
-        context, size = multiprocessing.get_context("spawn"), len(devices) + 1
-        self._meeting = tempfile.TemporaryDirectory(prefix="agl-train-")
-        meeting = str(Path(self._meeting.name) / "meeting")
-        threads = max(1, torch.get_num_threads() // size)
-        self._pipes: list[Connection] = []
-        self._workers: list[Any] = []
-        for rank, device in enumerate(devices, start=1):
-            ours, theirs = context.Pipe()
-            given = replace(self.config, critic=None)
-            place = (rank, size, threads)
-            worker = context.Process(
-                target=_work, args=(theirs, load, given, device, meeting, place), daemon=True
-            )
-            worker.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._workers.append(worker)
-        self._group = _Group(meeting, 0, size, next(model.parameters()).device)
-        _join(self, self._group)
+        replica = partial(_Replica, load, replace(self.config, critic=None))
+        self._workers = Workers(replica, devices, first_rank=1)
+        self._at_work = Lock()
+        try:
+            # All must have a model before any waits for the others.
+            self._workers.call("load")
+            self._workers.tell("join")
+            device = next(model.parameters()).device
+            self._group = _Group(self._workers.meeting, 0, self._workers.size, device)
+            _join(self, self._group)
+            self._workers.answers()
+        except BaseException:
+            self.close()
+            raise
 
     def step(
         self,
@@ -175,59 +174,37 @@ class DistributedTrainBackend(TorchTrainBackend):
         self._check_adapter(adapter)
         started = perf_counter()
         batch.require_signal()
-        self._tell((batch, loss, adapter))
-        try:
-            outcome = _run_share(self, self._group, batch, loss, adapter)
-        except TrainingError as error:
-            # A fault of another process arrives here as a gradient that is not finite.
-            raise self._first_error(error) from error
-        for other in self._answers():
-            outcome.statistics.merge(other.statistics)
-            outcome.n_slots += other.n_slots
+        with self._at_work:
+            outcome = self._run(batch, loss, adapter)
         metrics = step_metrics(batch, loss, outcome) | {
             "training/lr": self.optimizers[adapter].lr,
             "training/seconds": perf_counter() - started,
         }
         return metrics if version is None else metrics | staleness(batch, version)
 
+    def _run(self, batch: RowBatch, loss: LossSpec, adapter: str) -> StepOutcome:
+        self._workers.tell("step", batch, loss, adapter)
+        try:
+            outcome = _run_share(self, self._group, batch, loss, adapter)
+        except TrainingError as error:
+            # A fault of another process arrives here as a gradient that is not finite.
+            raise self._first_error(error) from error
+        for other in self._workers.answers():
+            outcome.statistics.merge(other.statistics)
+            outcome.n_slots += other.n_slots
+        return outcome
+
     def restore(self, path: Path) -> None:
         super().restore(path)
-        self._tell(path)
-        self._answers()
-
-    def _tell(self, order: Any) -> None:
-        for pipe in self._pipes:
-            pipe.send(order)
-
-    def _hear(self) -> list[Any]:
-        """Return the workers' answers, errors among them."""
-        try:
-            return [pipe.recv() for pipe in self._pipes]
-        except EOFError as error:
-            raise TrainingError("a training process ended; go on from a checkpoint") from error
-
-    def _answers(self) -> list[Any]:
-        answers = self._hear()
-        for answer in answers:
-            if isinstance(answer, TrainingError):
-                raise answer
-        return answers
+        with self._at_work:
+            self._workers.call("restore", path)
 
     def _first_error(self, own: TrainingError) -> TrainingError:
         """Return the error that says most: that of the process whose part went wrong."""
-        named = [e for e in (own, *self._hear()) if "the gradient of" not in str(e)]
+        named = [e for e in (own, *self._workers.hear()) if "the gradient of" not in str(e)]
         return next((error for error in named if isinstance(error, TrainingError)), own)
 
     def close(self) -> None:
-        """End the workers; idempotent."""
-        for pipe in self._pipes:
-            if not pipe.closed:
-                pipe.send(None)
-                pipe.close()
-        for worker in self._workers:
-            worker.join(timeout=10)
-            if worker.is_alive():
-                worker.terminate()
-                worker.join()
-        self._workers.clear()
-        self._meeting.cleanup()
+        """End the workers, after a step that is under way in another thread; idempotent."""
+        with self._at_work:
+            self._workers.close()

@@ -184,8 +184,8 @@ class TorchTrainBackend:
         return found
 
     def _check_adapter(self, adapter: str) -> None:
-        if adapter not in self.optimizers:
-            known = ", ".join(self.optimizers)
+        if adapter not in self.config.adapters:
+            known = ", ".join(self.config.adapters)
             raise ConfigurationError(f"no adapter {adapter!r} is trained here; there are: {known}")
 
     @property
@@ -205,7 +205,7 @@ class TorchTrainBackend:
             lora=self.config.lora is not None,
             prefix_packing=self._step.layout == "tree",
             reference=self.config.lora is not None,
-            adapters=tuple(self.optimizers),
+            adapters=self.config.adapters,
             critic=self._critic is not None,
             dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
         )
@@ -301,3 +301,6 @@ class TorchTrainBackend:
             export_merged(cast("Any", self.model), path, adapter)
         else:
             export_adapter(cast("Any", self.model), path, adapter)
+
+    def close(self) -> None:
+        """End what the backend started; idempotent. One that started nothing goes on working."""

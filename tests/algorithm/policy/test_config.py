@@ -26,6 +26,7 @@ from agentlightning.learning.credit import CreditKind
         ("temperature", 0.0),
         ("learning_rate", 0.0),
         ("lora_rank", 0),
+        ("devices", 0),
         ("max_empty_share", 1.5),
         ("grad_norm_limit", 0.0),
     ],
@@ -78,7 +79,7 @@ def test_a_stored_configuration_comes_back():
 def test_only_the_length_of_a_run_and_its_upkeep_may_differ():
     """Of two runs, all settings count that decide what is learnt, and each is named."""
     stored = GRPOConfig(model="m").to_dict()
-    longer = GRPOConfig(model="m", steps=9, epochs=3, eval_every=2, keep=5, run_dir="x")
+    longer = GRPOConfig(model="m", steps=9, epochs=3, eval_every=2, keep=5, devices=2, run_dir="x")
     assert longer.difference(stored) == {}
     other = GRPOConfig(model="m", learning_rate=1.0, group_size=4)
     assert other.difference(stored) == {"learning_rate": (2e-5, 1.0), "group_size": (8, 4)}
