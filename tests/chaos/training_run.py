@@ -72,7 +72,7 @@ def fit(folder: Path, model: Path, store: str | None, settings: dict[str, Any]) 
             "batch_groups": GROUPS,
             "group_size": MEMBERS,
             "max_tokens": 6,
-            "learning_rate": 3e-2,
+            "learning_rate": 2e-2,
             "eval_temperature": 1.0,
             "checkpoint_every": 2,
             "rollout_timeout_seconds": 60.0,

@@ -1,4 +1,4 @@
-"""The policy-gradient learner on a real policy."""
+"""The learner by adapters: several agents of one system, each with rewards of its own, in one run."""
 
 import pytest
 
