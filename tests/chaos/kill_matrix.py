@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import random
@@ -164,7 +163,7 @@ class MatrixRun:
         """
         result = FitResult.load(self._folder / "run")
         assert (result.steps, result.interrupted, result.reason) == (STEPS, False, None)
-        lines = [json.loads(line) for line in (self._folder / "run/metrics.jsonl").open()]
+        lines = result.metrics()
         steps = [line["step"] for line in lines if "training/reward" in line]
         assert steps == list(range(1, STEPS + 1))
         assert all(
