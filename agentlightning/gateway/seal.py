@@ -18,8 +18,9 @@ __all__ = ["AttemptKey", "CallLedger", "CallTally"]
 AttemptKey = tuple[str, str]
 """Rollout id and attempt id."""
 
-# Perf: an entry takes about 0.4 kB, so this bounds a ledger to some 40 MB.
+# Perf: an entry takes about 0.6 kB, so this bounds a ledger to some 60 MB.
 _MOST_ATTEMPTS = 100_000
+_MOST_SEALED = 1024
 
 
 @dataclass(slots=True)
@@ -55,11 +56,22 @@ class CallTally:
 
 
 class CallLedger:
-    """Tallies by attempt; the attempts used longest ago are forgotten past a bound."""
+    """Tallies by attempt; the attempts used longest ago are forgotten past a bound.
 
-    def __init__(self, most_attempts: int = _MOST_ATTEMPTS) -> None:
+    A seal tells that an attempt has ended, so for sealed ones there is a lower bound.
+    """
+
+    def __init__(
+        self, most_attempts: int = _MOST_ATTEMPTS, most_sealed: int = _MOST_SEALED
+    ) -> None:
         self._most_attempts = most_attempts
+        self._most_sealed = most_sealed
         self._tallies: OrderedDict[AttemptKey, CallTally] = OrderedDict()
+        self._sealed: OrderedDict[AttemptKey, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many attempts are remembered."""
+        return len(self._tallies)
 
     def begin(self, key: AttemptKey) -> CallTally:
         """Count a call as started and return the tally to `end` it on."""
@@ -69,6 +81,7 @@ class CallLedger:
             tally = self._tallies[key] = CallTally()
         else:
             self._tallies.move_to_end(key)
+            self._sealed.pop(key, None)
         tally.started += 1
         return tally
 
@@ -101,7 +114,18 @@ class CallLedger:
                 pass
             finally:
                 tally.waiters.remove(waiter)
+        if not tally.in_flight:
+            self._note_sealed(key)
         return tally
+
+    def _note_sealed(self, key: AttemptKey) -> None:
+        if key not in self._tallies:
+            return
+        self._sealed[key] = None
+        self._sealed.move_to_end(key)
+        while len(self._sealed) > self._most_sealed:
+            oldest, _ = self._sealed.popitem(last=False)
+            self._tallies.pop(oldest, None)
 
     def _forget_oldest(self) -> None:
         while len(self._tallies) >= self._most_attempts:
@@ -109,3 +133,4 @@ class CallLedger:
             if key is None:
                 return
             del self._tallies[key]
+            self._sealed.pop(key, None)

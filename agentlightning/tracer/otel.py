@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LightningSpanProcessor", "OtelTracer"]
 
 _LOCAL_IDS = ("rollout-dummy", "attempt-dummy")
-_REMEMBERED_ATTEMPTS = 4096
+_REMEMBERED_ATTEMPTS = 1024
 
 
 class OtelTracer(Tracer):
@@ -333,7 +333,7 @@ class OtelTracer(Tracer):
         """Return how many spans of an attempt were stored, and how many were not (yet).
 
         Ask after the trace context was left: what is pending counts as not stored. The last
-        4,096 attempts are remembered; older ones give zeros.
+        1,024 attempts are remembered; older ones give zeros.
         """
         with self._lock:
             delivery = self._deliveries.get((rollout_id, attempt_id))

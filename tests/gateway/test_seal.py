@@ -39,3 +39,29 @@ async def test_the_oldest_idle_attempts_are_forgotten() -> None:
     assert (await ledger.seal(("r", "d"), 0)).started == 1
     ledger.end(busy, "ok")
     assert (await ledger.seal(("r", "busy"), 0)).finished == 1
+
+
+async def test_sealed_attempts_are_forgotten_sooner() -> None:
+    """Of attempts that have ended only the last are kept, however many are allowed in all."""
+    ledger = CallLedger(most_sealed=3)
+    for number in range(100):
+        key = ("r", str(number))
+        ledger.end(ledger.begin(key), "ok")
+        assert (await ledger.seal(key, 0)).finished == 1
+    assert len(ledger) == 3
+    assert (await ledger.seal(("r", "99"), 0)).finished == 1
+    assert (await ledger.seal(("r", "0"), 0)).started == 0
+
+
+async def test_an_attempt_that_calls_after_its_seal_is_kept() -> None:
+    """A late call counts on its attempt's tally, which other seals do not push out meanwhile."""
+    ledger = CallLedger(most_sealed=1)
+    ledger.end(ledger.begin(("r", "late")), "ok")
+    await ledger.seal(("r", "late"), 0)
+    late = ledger.begin(("r", "late"))
+    for number in range(3):
+        key = ("r", str(number))
+        ledger.end(ledger.begin(key), "ok")
+        await ledger.seal(key, 0)
+    ledger.end(late, "ok")
+    assert (await ledger.seal(("r", "late"), 0)).finished == 2

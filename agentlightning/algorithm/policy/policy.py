@@ -7,7 +7,6 @@ goes on meanwhile. Either is told the new version afterwards.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from agentlightning.algorithm.policy.first_check import FirstCheck
 from agentlightning.algorithm.policy.train_backend import make_train_backend
+from agentlightning.algorithm.policy.train_thread import TrainThread
 from agentlightning.engine.loading import load_model
 from agentlightning.errors import ConfigurationError, EngineError
 from agentlightning.gateway.models import ModelRoute
@@ -64,6 +64,7 @@ class Policy:
         self._inference: InferenceBackend | None = None
         self._check: FirstCheck | None = None
         self._gateway: Gateway | None = None
+        self._thread = TrainThread()
         self._route: ModelRoute | None = None
         self._told: Mapping[str, float] = {}
         """Counts that `history_metrics` told last."""
@@ -132,7 +133,7 @@ class Policy:
             CheckpointError: The checkpoint is damaged or of another model.
             UpstreamError: The model server cannot be reached.
         """
-        await asyncio.to_thread(self._load, checkpoint)
+        await self._thread.run(self._load, checkpoint)
         inference = self.inference
         await inference.start()
         if self._config.temperature != 1.0 and not inference.processed_logprobs:
@@ -205,7 +206,8 @@ class Policy:
         if self._inference is not None:
             await self._inference.stop()
         if self._backend is not None:
-            await asyncio.to_thread(self._backend.close)
+            await self._thread.run(self._backend.close)
+        await self._thread.close()
 
     def resources(self) -> NamedResources:
         """Return what agents need to call the model."""
@@ -256,7 +258,7 @@ class Policy:
         if inference.shares_weights:
             await inference.pause(mode=self._config.swap)
         try:
-            metrics = await asyncio.to_thread(work)
+            metrics = await self._thread.run(work)
             await inference.publish(inference.version + 1, backend)
         finally:
             await inference.resume()
@@ -300,11 +302,11 @@ class Policy:
         """Do `work` in a thread, while nobody samples the module that it computes with."""
         inference = self.inference
         if not inference.shares_weights:
-            return await asyncio.to_thread(work, *args, **kwargs)
+            return await self._thread.run(work, *args, **kwargs)
         # Scoring chooses adapters on the very module that is sampled.
         await inference.pause(mode=self._config.swap)
         try:
-            return await asyncio.to_thread(work, *args, **kwargs)
+            return await self._thread.run(work, *args, **kwargs)
         finally:
             await inference.resume()
 

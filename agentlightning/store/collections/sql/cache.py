@@ -6,16 +6,19 @@ happened, and when a transaction is rolled back.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from agentlightning.store.vocabulary import is_finished
 from agentlightning.types import Attempt, ResourcesUpdate, Rollout, Worker
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _MOST: Final = 4096
+_MOST_ENDED: Final = 256
 UNKNOWN: Final = Attempt.model_construct(sequence_id=-1)
 """Stands for an attempt where nothing is known, as None stands for knowing that there is none."""
 
@@ -63,6 +66,21 @@ class RecordCache:
         self.last_seq: int | None = None
         self.queued: Recent[str, int] = Recent()
         """Where ids were seen in the queue."""
+        self._ended: deque[str] = deque()
+
+    def note(self, rollout: Rollout) -> None:
+        """Keep a rollout; of those that have ended, only the last few hundred.
+
+        They are hardly asked for again, and their tasks may be large.
+        """
+        self.rollouts.put(rollout.rollout_id, rollout)
+        if not is_finished(rollout):
+            return
+        self._ended.append(rollout.rollout_id)
+        while len(self._ended) > _MOST_ENDED:
+            gone = self._ended.popleft()
+            for recent in (self.rollouts, self.latest, self.sequence_ids, self.queued):
+                recent.drop(gone)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -71,6 +89,7 @@ class RecordCache:
         self.workers.clear()
         self.sequence_ids.clear()
         self.queued.clear()
+        self._ended.clear()
         self.newest_known = False
         self.newest = None
         self.last_seq = None

@@ -167,7 +167,7 @@ class SqlSession(SqlRows):
                 found[key] = rollout
         if missing:
             for rollout in ROLLOUTS.decode(self.executor, self._rollout_rows(missing)):
-                known.put(rollout.rollout_id, rollout)
+                self.cache.note(rollout)
                 found[rollout.rollout_id] = rollout
         return found
 

@@ -97,8 +97,8 @@ class StepWriter:
             old = self._known_rollouts(list(changes.rollouts))
             pairs = [(old[key], new) for key, new in changes.rollouts.items()]
             ROLLOUTS.update(executor, pairs, totals)
-            for key, rollout in changes.rollouts.items():
-                cache.rollouts.put(key, rollout)
+            for rollout in changes.rollouts.values():
+                cache.note(rollout)
 
     def _write_attempts(self, changes: Changes, totals: Totals) -> None:
         cache, executor = self._cache, self._executor
