@@ -35,10 +35,13 @@ class RunConfig:
             "eval_every",
             "eval_first",
             "keep",
+            "learning_rate",
+            "grad_norm_limit",
             "inference",
             "weights_dir",
             "device",
             "devices",
+            "shard",
         }
     )
 
@@ -114,6 +117,9 @@ class RunConfig:
     """How many devices of this machine train, each in a process of its own with a share of the
     rows; None or 1: `device` alone. They must be of its kind: `cuda:0`, `cuda:1`, ... A program
     that trains on several must keep its start behind `if __name__ == "__main__":`."""
+    shard: bool = False
+    """With `devices`: cut weights, gradients and optimiser state into shards, one for each device,
+    for models that one device cannot train. What samples stays whole, on `device`."""
     dtype: str = "auto"
     """`float32`, `bfloat16`, `float16`, or `auto`: bf16 where the device computes in it, fp32 for
     models under 20 million parameters. Adapters are fp32 in any case."""
@@ -162,6 +168,7 @@ class RunConfig:
         self._require(
             self.devices is None or self.devices >= 1, "devices", "must be at least 1 or None"
         )
+        self._require(not self.shard or (self.devices or 1) > 1, "shard", "needs devices=2 or more")
         self._require(
             self.grad_norm_limit is None or self.grad_norm_limit > 0,
             "grad_norm_limit",
@@ -245,9 +252,10 @@ class RunConfig:
 
     def difference(self, earlier: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return `name: (earlier, now)` of what differs and must not on a resume."""
+        # A run of an earlier version knows nothing of fields that came since.
+        before = {field.name: earlier.get(field.name, field.default) for field in fields(self)}
         return {
-            field.name: (earlier.get(field.name), getattr(self, field.name))
-            for field in fields(self)
-            if field.name not in self.MAY_DIFFER_ON_RESUME
-            and earlier.get(field.name) != getattr(self, field.name)
+            name: (old, getattr(self, name))
+            for name, old in before.items()
+            if name not in self.MAY_DIFFER_ON_RESUME and old != getattr(self, name)
         }

@@ -103,6 +103,7 @@ class RunDirectory:
             )
         _refuse_other_run(path, stored, config, algorithm)
         stored["sessions"] += 1
+        _note_changes(stored, config)
         _write_config(path, stored)
         return cls(path.absolute(), run_id=stored["run_id"], session=stored["sessions"])
 
@@ -114,6 +115,16 @@ class RunDirectory:
         content = {"algorithm": algorithm, "run_id": run_id, "sessions": 1}
         _write_config(path, {**content, "config": config.to_dict()})
         return cls(path, run_id=run_id, session=1)
+
+
+def _note_changes(stored: dict[str, Any], config: RunConfig) -> None:
+    """Put the present settings in place, and keep what those that changed were before."""
+    earlier, now_ = stored["config"], config.to_dict()
+    changed = {name: old for name, old in earlier.items() if now_.get(name) != old}
+    if changed:
+        replaced = {"until_session": stored["sessions"] - 1, "settings": changed}
+        stored["replaced"] = [*stored.get("replaced", []), replaced]
+    stored["config"] = now_
 
 
 def _write_config(path: Path, content: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from agentlightning.learning.credit import CreditKind
         ("learning_rate", 0.0),
         ("lora_rank", 0),
         ("devices", 0),
+        ("shard", True),
         ("max_empty_share", 1.5),
         ("grad_norm_limit", 0.0),
     ],
@@ -79,10 +80,12 @@ def test_a_stored_configuration_comes_back():
 def test_only_the_length_of_a_run_and_its_upkeep_may_differ():
     """Of two runs, all settings count that decide what is learnt, and each is named."""
     stored = GRPOConfig(model="m").to_dict()
-    longer = GRPOConfig(model="m", steps=9, epochs=3, eval_every=2, keep=5, devices=2, run_dir="x")
+    longer = GRPOConfig(
+        model="m", steps=9, epochs=3, eval_every=2, keep=5, run_dir="x", devices=2, shard=True
+    )
     assert longer.difference(stored) == {}
-    other = GRPOConfig(model="m", learning_rate=1.0, group_size=4)
-    assert other.difference(stored) == {"learning_rate": (2e-5, 1.0), "group_size": (8, 4)}
+    other = GRPOConfig(model="m", weight_decay=1.0, group_size=4)
+    assert other.difference(stored) == {"weight_decay": (0.0, 1.0), "group_size": (8, 4)}
 
 
 def test_history_and_roles_are_checked_when_given():

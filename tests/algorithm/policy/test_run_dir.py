@@ -1,5 +1,7 @@
 """New runs, continued runs, and directories that are neither."""
 
+import json
+
 import pytest
 
 from agentlightning.algorithm.grpo import GRPOConfig
@@ -45,6 +47,28 @@ def test_other_settings_are_refused_by_name(tmp_path):
         RunDirectory.open(config(tmp_path / "r"), algorithm="PPO", resume=None)
     longer = RunDirectory.open(config(tmp_path / "r", steps=9), algorithm="GRPO", resume=True)
     assert longer.resumed
+
+
+def test_what_changed_on_a_resume_is_kept(tmp_path):
+    """After a step that diverged the rate may be lower; the file says what it was before."""
+    RunDirectory.open(config(tmp_path / "r", learning_rate=0.1), algorithm="GRPO", resume=None)
+    RunDirectory.open(config(tmp_path / "r", learning_rate=0.01), algorithm="GRPO", resume=True)
+    stored = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert stored["config"]["learning_rate"] == 0.01
+    assert stored["replaced"] == [{"until_session": 1, "settings": {"learning_rate": 0.1}}]
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """Settings that came since are taken at their defaults."""
+    RunDirectory.open(config(tmp_path / "r"), algorithm="GRPO", resume=None)
+    path = tmp_path / "r" / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["config"]["credit"]
+    path.write_text(json.dumps(stored))
+    assert RunDirectory.open(config(tmp_path / "r"), algorithm="GRPO", resume=True).resumed
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigurationError, match="credit 'rollout' → 'turn'"):
+        RunDirectory.open(config(tmp_path / "r", credit="turn"), algorithm="GRPO", resume=True)
 
 
 def test_somebody_elses_directory_is_left_alone(tmp_path):
