@@ -26,11 +26,14 @@ from agentlightning.learning.rows import RowBatch, TrainRow
 __all__ = [
     "StepConfig",
     "StepOutcome",
+    "packs_of",
     "run_step",
     "score_rows",
     "staleness",
     "step_metrics",
     "train_step",
+    "update_weights",
+    "with_fixed_scores",
 ]
 
 Stream = NDArray[np.float32]
@@ -112,12 +115,12 @@ def run_step(
     optimizer.zero_grad()
     with _abandoning(optimizer):
         # Before the first update: the anchor and the reference are the policy as it is now.
-        minis = [_with_fixed_scores(model, mini, loss, config) for mini in minis]
+        minis = [with_fixed_scores(model, mini, loss, config) for mini in minis]
     for _ in range(loss.epochs):
         for mini in minis:
             with _abandoning(optimizer):
                 n_slots += _add_gradient(model, mini, loss, config, statistics)
-            norms.append(_update(optimizer, mini, statistics))
+            norms.append(update_weights(optimizer, mini, statistics))
     return StepOutcome(statistics, norms, n_slots)
 
 
@@ -142,7 +145,7 @@ def _add_gradient(
 ) -> int:
     """Add the gradient of some rows; returns the slots that it took."""
     n_slots = 0
-    for pack in _packs(mini.rows, config):
+    for pack in packs_of(mini.rows, config):
         scores = score_pack(
             model,
             pack,
@@ -172,8 +175,13 @@ def step_metrics(batch: RowBatch, loss: LossSpec, outcome: StepOutcome) -> dict[
     }
 
 
-def _update(optimizer: Optimizer, mini: RowBatch, statistics: StepStatistics) -> float:
-    """Apply the gradient; if it is refused, tell which rollouts may have caused it."""
+def update_weights(optimizer: Optimizer, mini: RowBatch, statistics: StepStatistics) -> float:
+    """Apply the gradient and return its norm; if refused, tell which rollouts may have caused it.
+
+    Raises:
+        NonFiniteLossError: The gradient is NaN or infinite; nothing was updated.
+        ExplodingGradientError: It is far too large; nothing was updated.
+    """
     try:
         return optimizer.update()
     except (NonFiniteLossError, ExplodingGradientError) as error:
@@ -208,14 +216,19 @@ def staleness(batch: RowBatch, version: int) -> dict[str, float]:
     }
 
 
-def _packs(rows: tuple[TrainRow, ...], config: StepConfig) -> list[PackedBatch]:
+def packs_of(rows: tuple[TrainRow, ...], config: StepConfig) -> list[PackedBatch]:
+    """Pack rows into forward passes."""
     return pack_rows(rows, max_slots=config.max_slots, share=config.layout == "tree")
 
 
-def _with_fixed_scores(
+def with_fixed_scores(
     model: nn.Module, batch: RowBatch, loss: LossSpec, config: StepConfig
 ) -> RowBatch:
-    """Fill in what must be scored before the first update: the anchor and the reference."""
+    """Fill in what must be scored before the first update: the anchor and the reference.
+
+    Raises:
+        ConfigurationError: A reference is needed, and no part of the model is frozen.
+    """
     rows = batch.rows
     if loss.epochs * loss.mini_batches > 1:
         # With a single update the policy's own scores, detached, are the anchor.
@@ -241,7 +254,7 @@ def score_rows(model: nn.Module, batch: RowBatch, config: StepConfig) -> list[St
     """
     found: dict[int, Stream] = {}
     with torch.no_grad():
-        for pack in _packs(batch.rows, config):
+        for pack in packs_of(batch.rows, config):
             logp_M = score_pack(
                 model, pack, layout=config.layout, temperature=batch.temperature
             ).logp

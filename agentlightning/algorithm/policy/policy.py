@@ -51,15 +51,19 @@ class Policy:
     The order of calls: `load`, `set_sampling`, `open_gateway`; then anything; at last `stop`.
     """
 
-    def __init__(self, config: RunConfig, store: LightningStore) -> None:
+    def __init__(self, config: RunConfig, store: LightningStore, *, session: int = 1) -> None:
         """Remember what to load.
 
         Args:
             config: The run's configuration.
             store: Where the gateway records calls.
+            session: Which part of the run it is: 1, and one more after each resume.
         """
         self._config = config
         self._store = store
+        # The seeds of a resumed part are its own: with the first part's, the members of a group
+        # that are still to come would repeat those that are there.
+        self._seed = config.seed if session == 1 else derive_seed(config.seed, session)
         self._backend: TorchTrainBackend | None = None
         self._inference: InferenceBackend | None = None
         self._check: FirstCheck | None = None
@@ -149,7 +153,9 @@ class Policy:
         # Adapters start from random numbers; a resumed run must start from the same ones.
         torch.manual_seed(config.seed)
         loaded = load_model(config.model, dtype=config.dtype, device=config.device)
-        self._backend = make_train_backend(config, loaded.model, devices=config.devices)
+        self._backend = make_train_backend(
+            config, loaded.model, devices=config.devices, shard=config.shard
+        )
         if checkpoint is not None:
             self._backend.restore(checkpoint)
         self._inference = connect_inference(
@@ -159,7 +165,7 @@ class Policy:
             name=self.alias,
             history=config.history,
             roles=config.adapters,
-            embedded=EmbeddedOptions(seed=config.seed, overlap=config.overlap, swap=config.swap),
+            embedded=EmbeddedOptions(seed=self._seed, overlap=config.overlap, swap=config.swap),
             weights_dir=config.weights_dir,
         )
         self._check = FirstCheck(exact=config.inference == "embedded")

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentlightning.engine.loading import load_model
-from agentlightning.errors import ConfigurationError
 from agentlightning.learning.backends.torch import LoraConfig, TorchConfig, TorchTrainBackend
 from agentlightning.learning.lora import ADAPTER
 
@@ -17,7 +16,7 @@ __all__ = ["make_train_backend"]
 
 
 def make_train_backend(
-    config: RunConfig, model: Any, *, devices: int | None = None
+    config: RunConfig, model: Any, *, devices: int | None = None, shard: bool = False
 ) -> TorchTrainBackend:
     """Put adapters into `model`, where the configuration has some, and prepare to train it.
 
@@ -26,6 +25,7 @@ def make_train_backend(
         model: Its model, as `load_model` gives it.
         devices: How many devices train; more than one starts processes, which `close` ends. Weights
             of a run can be loaded with any number.
+        shard: Whether each of them holds a shard, and not the whole model.
 
     Raises:
         ConfigurationError: The model cannot be trained this way, or there are fewer devices.
@@ -34,15 +34,19 @@ def make_train_backend(
     torch_config = _torch_config(config)
     if devices is None or devices == 1:
         return TorchTrainBackend(model, config=torch_config)
-    from agentlightning.learning.backends.distributed import DistributedTrainBackend
-
-    number_format = str(model.dtype).removeprefix("torch.")
-    return DistributedTrainBackend(
-        model,
-        load=partial(_load, config.model, number_format),
-        devices=_other_devices(model.device, devices),
-        config=torch_config,
+    from agentlightning.learning.backends.distributed import (
+        DistributedTrainBackend,
+        other_devices,
     )
+
+    load = partial(_load, config.model, str(model.dtype).removeprefix("torch."))
+    others = other_devices(model.device, devices)
+    if not shard:
+        return DistributedTrainBackend(model, load=load, devices=others, config=torch_config)
+    from agentlightning.learning.backends.sharded import ShardedTrainBackend
+
+    everywhere = [str(model.device), *others]
+    return ShardedTrainBackend(model, load=load, devices=everywhere, config=torch_config)
 
 
 def _torch_config(config: RunConfig) -> TorchConfig:
@@ -63,18 +67,3 @@ def _torch_config(config: RunConfig) -> TorchConfig:
 def _load(source: str, dtype: str, device: str) -> Any:
     """Load a run's model in another process."""
     return load_model(source, dtype=dtype, device=device).model
-
-
-def _other_devices(first: Any, count: int) -> list[str]:
-    """Return the devices beside `first`; a CPU is shared by any number of processes."""
-    if first.type == "cpu":
-        return ["cpu"] * (count - 1)
-    import torch
-
-    there = torch.cuda.device_count() if first.type == "cuda" else 1
-    if there < count:
-        raise ConfigurationError(
-            f"devices={count}, but this machine has {there} of the kind {first.type!r}."
-        )
-    own = first.index or 0
-    return [f"{first.type}:{n}" for n in range(there) if n != own][: count - 1]

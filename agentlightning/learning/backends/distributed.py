@@ -27,7 +27,7 @@ from agentlightning.learning.losses import LossSpec
 from agentlightning.learning.rows import RowBatch
 from agentlightning.learning.step import StepOutcome, run_step, staleness, step_metrics
 
-__all__ = ["PATIENCE", "DistributedTrainBackend", "LoadModel", "share_of"]
+__all__ = ["PATIENCE", "DistributedTrainBackend", "LoadModel", "other_devices", "share_of"]
 
 LoadModel = Callable[[str], nn.Module]
 """Loads the same model onto a device; called in a worker, so it must be picklable."""
@@ -49,6 +49,25 @@ def share_of(batch: RowBatch, rank: int, size: int) -> RowBatch:
         before += tokens[key]
     rows = tuple(row for row in batch.rows if (row.group_id, row.rollout_id) in mine)
     return replace(batch, rows=rows)
+
+
+def other_devices(first: torch.device, count: int) -> list[str]:
+    """Return the devices beside `first` that make `count` with it, all of one kind.
+
+    A CPU is one device that any number of processes share.
+
+    Raises:
+        ConfigurationError: There are fewer on this machine.
+    """
+    if first.type == "cpu":
+        return ["cpu"] * (count - 1)
+    there = torch.cuda.device_count() if first.type == "cuda" else 1
+    if there < count:
+        raise ConfigurationError(
+            f"devices={count}, but this machine has {there} of the kind {first.type!r}."
+        )
+    own = first.index or 0
+    return [f"{first.type}:{n}" for n in range(there) if n != own][: count - 1]
 
 
 class _Group:

@@ -36,7 +36,7 @@ from agentlightning.learning.rows import RowBatch
 from agentlightning.learning.step import StepConfig, score_rows, staleness, train_step
 from agentlightning.learning.value_loss import ValueLossSpec
 
-__all__ = ["LoraConfig", "TorchConfig", "TorchTrainBackend"]
+__all__ = ["STATE", "WEIGHTS", "LoraConfig", "TorchConfig", "TorchTrainBackend"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,9 @@ FULL_LR = 1e-6
 FORMAT = 2
 """Version of what `save` writes."""
 
-_WEIGHTS = "trained.safetensors"
-_STATE = "state.pt"
+WEIGHTS, STATE = "trained.safetensors", "state.pt"
+"""Files of a checkpoint: what is trained, and the rest that is needed to go on."""
+
 _META = "backend.json"
 
 
@@ -122,7 +123,8 @@ class TorchTrainBackend:
         self.model = model.eval()
         check_head(model)
         layout = choose_layout(model) if self.config.layout == "auto" else self.config.layout
-        self.optimizers = self._optimizers()
+        self._prepare_model()
+        self.optimizers = self._make_optimizers()
         slots = self._slots_in_memory(layout)
         self._step = StepConfig(
             max_slots=min(self.config.max_slots, slots),
@@ -144,20 +146,23 @@ class TorchTrainBackend:
         budget = DEFAULT_ACTIVATION_BYTES if budget is None else budget
         return max(1, int(budget / activation_bytes(self.model, layout)))
 
-    def _optimizers(self) -> dict[str, Optimizer]:
-        """Make what is trained, and its optimisers by adapter."""
+    def _prepare_model(self) -> None:
+        """Put adapters into the model, and settle what is trained."""
         config = self.config
         if config.lora is not None:
             critic = () if config.critic is None else (CRITIC,)
             inject_lora(self.model, config.lora, (*config.adapters, *critic))
-            return {
-                name: Optimizer(self.model, config.optimizer(), adapter=name)
-                for name in config.adapters
-            }
-        if config.adapters != (ADAPTER,):
+        elif config.adapters != (ADAPTER,):
             raise ConfigurationError(f"adapters {config.adapters!r} need a LoRA configuration")
-        self.model.requires_grad_(True)
-        return {ADAPTER: Optimizer(self.model, config.optimizer())}
+        else:
+            self.model.requires_grad_(True)
+
+    def _make_optimizers(self) -> dict[str, Optimizer]:
+        """Return an optimiser for each adapter, or one for the whole model."""
+        config = self.config.optimizer()
+        if self.config.lora is None:
+            return {ADAPTER: Optimizer(self.model, config)}
+        return {n: Optimizer(self.model, config, adapter=n) for n in self.config.adapters}
 
     def _make_critic(self) -> Critic | None:
         config = self.config
@@ -243,16 +248,27 @@ class TorchTrainBackend:
         return self.critic.learn(batch, loss)
 
     def save(self, path: Path) -> None:
-        tensors = {name: t.detach().contiguous() for name, t in self._parameters().items()}
-        save_file(tensors, path / _WEIGHTS)
-        state: dict[str, Any] = {
-            "optimizers": {name: each.state() for name, each in self.optimizers.items()},
-            "torch_rng": torch.get_rng_state(),
-        }
+        state: dict[str, Any] = {"torch_rng": torch.get_rng_state()}
         if self._critic is not None:
             state["critic"] = self._critic.save(path)
-        torch.save(state, path / _STATE)
+        self._save_trained(path, state)
         (path / _META).write_text(json.dumps({"format": FORMAT, "lora": self._shape()}))
+
+    def _save_trained(self, path: Path, state: dict[str, Any]) -> None:
+        """Write the weights, and the optimisers' state beside `state`."""
+        tensors = {name: t.detach().contiguous() for name, t in self._parameters().items()}
+        save_file(tensors, path / WEIGHTS)
+        optimizers = {name: each.state() for name, each in self.optimizers.items()}
+        torch.save({"optimizers": optimizers, **state}, path / STATE)
+
+    def _restore_trained(
+        self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        """Take over what `_save_trained` wrote into the directory `path`."""
+        del path
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_parameters({key: tensors[key] for key in optimizer.names})
+            optimizer.load_state(state["optimizers"][name])
 
     def _shape(self) -> dict[str, Any] | None:
         """Return what a checkpoint's adapters must have in common with this run's."""
@@ -264,18 +280,15 @@ class TorchTrainBackend:
     def restore(self, path: Path) -> None:
         try:
             meta = json.loads((path / _META).read_text())
-            tensors = load_file(path / _WEIGHTS)
-            state = torch.load(path / _STATE, weights_only=True)
+            tensors = load_file(path / WEIGHTS)
+            state = torch.load(path / STATE, weights_only=True)
         except (OSError, ValueError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"cannot read the checkpoint in {path}: {error}") from error
         self._check_meta(meta, path)
         want = {name: tuple(t.shape) for name, t in self._parameters().items()}
         if want != {name: tuple(t.shape) for name, t in tensors.items()}:
             raise CheckpointError(f"the checkpoint in {path} is of another model")
-        for name, optimizer in self.optimizers.items():
-            mine = {key: tensors[key] for key in optimizer.names}
-            optimizer.load_parameters(mine)
-            optimizer.load_state(state["optimizers"][name])
+        self._restore_trained(path, tensors, state)
         if self._critic is not None:
             if "critic" not in state:
                 raise CheckpointError(f"the checkpoint in {path} holds no critic, this run has one")

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from agentlightning.errors import TrainingError
+from agentlightning.errors import ExplodingGradientError, NonFiniteLossError, TrainingError
+
+_ABOUT_NUMBERS = (NonFiniteLossError, ExplodingGradientError)
 
 __all__ = ["MakeWorker", "Place", "Workers"]
 
@@ -68,18 +70,28 @@ class Workers:
     They end with this process in any case, and with `close`.
     """
 
-    def __init__(self, make: MakeWorker, devices: Sequence[str], *, first_rank: int) -> None:
+    def __init__(
+        self,
+        make: MakeWorker,
+        devices: Sequence[str],
+        *,
+        first_rank: int,
+        lockstep: bool = False,
+    ) -> None:
         """Start a process for each device.
 
         Args:
             make: Makes a worker.
             devices: Where they compute.
             first_rank: Rank of the first worker; those below are this process.
+            lockstep: Whether the others wait for one that fails, so that all must be ended. Errors
+                about numbers (`NonFiniteLossError`, `ExplodingGradientError`) are not failures.
         """
         context, size = multiprocessing.get_context("spawn"), first_rank + len(devices)
         self._directory = tempfile.TemporaryDirectory(prefix="agl-train-")
         self.meeting = Path(self._directory.name)
         self.size = size
+        self._lockstep = lockstep
         self._pipes: list[connection.Connection] = []
         self._processes: list[Any] = []
         for rank, device in enumerate(devices, start=first_rank):
@@ -136,11 +148,25 @@ class Workers:
         while missing := [pipe for pipe in self._pipes if pipe not in answers]:
             for pipe in connection.wait(missing):
                 assert isinstance(pipe, connection.Connection)
-                try:
-                    answers[pipe] = pipe.recv()
-                except (EOFError, OSError) as error:
-                    raise _ended() from error
+                answers[pipe] = self._receive(pipe)
         return [answers[pipe] for pipe in self._pipes]
+
+    def _receive(self, pipe: connection.Connection) -> Any:
+        try:
+            answer = pipe.recv()
+        except (EOFError, OSError) as error:
+            self._end_waiting()
+            raise _ended() from error
+        if isinstance(answer, TrainingError) and not isinstance(answer, _ABOUT_NUMBERS):
+            self._end_waiting()
+            if self._lockstep:
+                raise answer
+        return answer
+
+    def _end_waiting(self) -> None:
+        if self._lockstep:
+            for process in self._processes:
+                process.terminate()
 
     def close(self) -> None:
         """End the workers; idempotent."""
