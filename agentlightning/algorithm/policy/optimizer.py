@@ -131,7 +131,7 @@ class PolicyOptimizer(Algorithm, Generic[ConfigT]):
             self.prepare(resume=None)
         assert self._run is not None
         store = self.get_store()
-        policy = Policy(self.config, store)
+        policy = Policy(self.config, store, session=self._run.session)
         loop = PolicyLoop(
             type(self).__name__,
             self.config,

@@ -18,6 +18,7 @@ from agentlightning.algorithm.policy.first_check import FirstCheck
 from agentlightning.algorithm.policy.train_backend import make_train_backend
 from agentlightning.algorithm.policy.train_thread import TrainThread
 from agentlightning.engine.loading import load_model
+from agentlightning.engine.sampling import derive_seed
 from agentlightning.errors import ConfigurationError, EngineError
 from agentlightning.gateway.models import ModelRoute
 from agentlightning.gateway.server import Gateway

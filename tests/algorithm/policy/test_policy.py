@@ -29,8 +29,8 @@ def config(tiny_model):
 
 
 @asynccontextmanager
-async def opened(config, store, checkpoint=None, *, version=0, forced=GREEDY, **options):
-    policy = Policy(config, store)
+async def opened(config, store, checkpoint=None, *, version=0, forced=GREEDY, session=1, **options):
+    policy = Policy(config, store, session=session)
     await policy.load(checkpoint, version=version)
     try:
         policy.set_sampling(forced=forced, max_tokens=config.max_tokens)
@@ -69,6 +69,16 @@ async def test_a_policy_that_is_not_ready_says_so(config, store):
         policy.set_sampling(forced={}, max_tokens=1)
     assert policy.version == 0
     await policy.stop()
+
+
+async def test_a_resumed_part_samples_anew(config, store):
+    """The same part of a run repeats its samples; a resumed one does not repeat the first's."""
+    drawn = {"temperature": 1.0, "max_tokens": 12}
+    said = []
+    for session in (1, 1, 2):
+        async with opened(config, store, forced=drawn, session=session) as policy:
+            said.append(await ask(policy))
+    assert said[0] == said[1] != said[2]
 
 
 async def test_agents_are_sampled_as_the_run_wants(config, store):
