@@ -11,7 +11,8 @@ from agentlightning.algorithm.policy.train_thread import TrainThread
 
 async def test_everything_runs_in_one_thread_in_order() -> None:
     """Work of several tasks is done one after the other, all in the same thread."""
-    thread, done = TrainThread(), []
+    thread = TrainThread()
+    done: list[int] = []
 
     def work(number: int) -> int:
         done.append(number)

@@ -72,7 +72,9 @@ class SqliteConnection:
             "wal_autocheckpoint=0",
             # Perf: some builds overwrite with zeros what is deleted.
             "secure_delete=OFF",
-            "cache_size=-65536",
+            # Perf: with 64 MiB nothing is faster on a file of 80 MB, and each of the store's four
+            # connections would take as much in the course of a run; the system caches the file.
+            "cache_size=-8192",
             "temp_store=MEMORY",
             f"busy_timeout={_BUSY_MILLISECONDS if patient else 0}",
         ):

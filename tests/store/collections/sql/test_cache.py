@@ -1,8 +1,10 @@
 """What a connection knows without asking: bounded, and less of what has ended."""
 
 import gc
+from pathlib import Path
 
 from agentlightning.store.collections.sql.cache import RecordCache
+from agentlightning.store.collections.sql.sqlite_connection import SqliteConnection
 from agentlightning.store.sqlite import SQLiteLightningStore
 from agentlightning.types import Rollout
 
@@ -14,7 +16,7 @@ def kept(prefix: str) -> int:
     return len({each.rollout_id for each in found if each.rollout_id.startswith(prefix)})
 
 
-async def test_ended_rollouts_leave_memory(tmp_path) -> None:
+async def test_ended_rollouts_leave_memory(tmp_path: Path) -> None:
     """However many rollouts have ended, a store on disk holds only the last of them."""
     store = SQLiteLightningStore(tmp_path / "store.db")
     try:
@@ -44,3 +46,12 @@ def test_open_rollouts_stay() -> None:
     assert cache.rollouts.get("ended-999") is not None
     assert cache.rollouts.get("ended-0") is None
     assert cache.sequence_ids.get("ended-0") is None
+
+
+def test_a_connection_keeps_few_pages(tmp_path: Path) -> None:
+    """What a connection to a file keeps of it is 8 MiB at most, however large the file."""
+    connection = SqliteConnection(tmp_path / "store.db")
+    try:
+        assert connection.run("PRAGMA cache_size") == [(-8192,)]
+    finally:
+        connection.close()
