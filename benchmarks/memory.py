@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from agentlightning._internal.heap import release_free_memory
 from agentlightning.progress.base import ProgressSink, RunInfo, StepReport
 from benchmarks.results import print_table, section, write_section
 
@@ -38,8 +39,13 @@ MIB = 1 << 20
 
 
 def resident() -> float:
-    """Return this process's resident memory in MiB, garbage left out."""
+    """Return this process's resident memory in MiB; garbage and freed pages are left out.
+
+    The trainer's thread gives freed pages back by itself once a minute, so without this it would
+    be chance how many of them are there.
+    """
     gc.collect()
+    release_free_memory()
     return psutil.Process().memory_info().rss / MIB
 
 
