@@ -22,10 +22,16 @@ def find_calls(spans: Sequence[Span]) -> list[CallRecord]:
     return sorted((call for _, call in named_calls(spans)), key=lambda call: call.end_time)
 
 
-def named_calls(spans: Sequence[Span]) -> list[tuple[Span, CallRecord]]:
-    """Return what `find_calls` does, each call with its span, in the order of the spans."""
+def named_calls(spans: Sequence[Span], *, only_told: bool = False) -> list[tuple[Span, CallRecord]]:
+    """Return what `find_calls` does, each call with its span, in the order of the spans.
+
+    Args:
+        spans: Those of an attempt.
+        only_told: Whether a call has a role only if the gateway was told it, so that whoever
+            sampled the call knew it too.
+    """
     found = [(span, call) for span in spans if (call := read_call(span)) is not None]
-    if any(call.role is None for _, call in found):
+    if not only_told and any(call.role is None for _, call in found):
         _name_agents(found, spans)
     return found
 

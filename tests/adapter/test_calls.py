@@ -1,7 +1,7 @@
 """Captured calls are found among spans."""
 
 from agentlightning.adapter import LlmProxyTraceToTriplet, TracerTraceToTriplet
-from agentlightning.adapter.calls import find_calls
+from agentlightning.adapter.calls import find_calls, named_calls
 from tests.support.spans import make_call, make_llm_span, make_span
 
 
@@ -24,6 +24,8 @@ def test_calls_take_the_names_of_the_agents_around_them():
     ]
     roles = {call.call_id: call.role for call in find_calls(spans)}
     assert roles == {"ca-1": "planner", "ca-2": "writer", "ca-3": "judge", "ca-4": None}
+    told = {call.call_id: call.role for _, call in named_calls(spans, only_told=True)}
+    assert told == {"ca-1": None, "ca-2": None, "ca-3": "judge", "ca-4": None}
 
 
 def test_servers_that_repeat_their_ids():

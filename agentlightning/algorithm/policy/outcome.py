@@ -73,7 +73,8 @@ async def fetch_outcome(
     if attempt is None:
         attempt = await store.get_latest_attempt(rollout.rollout_id)
     outcome, error = _classify(rollout, attempt)
-    named = named_calls(spans)
+    # An adapter is trained on what it sampled, and the engine knows no role but the one it was told.
+    named = named_calls(spans, only_told=config.adapters is not None)
     calls = sorted((call for _, call in named), key=lambda call: call.end_time)
     earned = find_earned(spans, named)
     return RolloutOutcome(

@@ -9,7 +9,7 @@ from agentlightning.algorithm.grpo import GRPOConfig
 from agentlightning.algorithm.policy.outcome import RolloutOutcome, fetch_outcome
 from agentlightning.types import CallChoice, EnqueueRolloutRequest, RolloutConfig
 from tests.algorithm.working import working
-from tests.support.spans import make_call
+from tests.support.spans import make_call, make_span
 
 CONFIG = GRPOConfig(model="m", failure_reward=-1.0)
 EXCLUDING = GRPOConfig(model="m", failure_policy="exclude")
@@ -141,6 +141,21 @@ async def test_what_comes_late_does_not_count(store):
     assert (before.reward, before.calls) == (0.75, ())
     assert before.diagnosis is not None
     assert [lack.value for lack in before.diagnosis.lacks] == ["no_calls"]
+
+
+async def test_adapters_know_only_roles_that_the_gateway_was_told(store):
+    """What the engine could not know when it sampled decides nothing about its adapters."""
+    await store.enqueue_rollout("x")
+    claimed = await store.dequeue_rollout()
+    ids = {"rollout_id": claimed.rollout_id, "attempt_id": claimed.attempt.attempt_id}
+    agent = make_span("planning", agent__name="planner").model_copy(update=ids)
+    call = make_call("a", parent_span_id="planning", **ids)
+    await store.add_many_spans([agent, call.to_span()])
+    await store.update_attempt(ids["rollout_id"], ids["attempt_id"], status="succeeded")
+    rollout = await store.get_rollout_by_id(claimed.rollout_id)
+    several = GRPOConfig(model="m", adapters={"plan": "planner", "code": "coder"})
+    assert [each.role for each in (await read(store, rollout)).calls] == ["planner"]
+    assert [each.role for each in (await read(store, rollout, several)).calls] == [None]
 
 
 async def test_calls_come_in_their_order(store):
