@@ -32,13 +32,13 @@ async def test_a_fit_on_two_devices_is_that_on_one(tiny_model, tmp_path, store):
     A run may go on with another number of devices.
     """
     settings = {"steps": 2, "learning_rate": 0.01, "lora_rank": None}
-    results, rewards = [], []
+    before, results, rewards = set(multiprocessing.active_children()), [], []
     for number, devices in enumerate(({}, {"devices": 2}, {"devices": 2, "shard": True})):
         fits = Fits(tiny_model, tmp_path / f"run-{number}", store)
         fits.agent.seeded = True
         results.append(await fits.fit(**devices, **settings))
         rewards.append([report.reward for report in fits.watcher.reports])
-        assert not multiprocessing.active_children()
+        assert set(multiprocessing.active_children()) <= before
     assert len(rewards[0]) == 2
     assert rewards[1] == pytest.approx(rewards[0], abs=1e-6)
     assert rewards[2] == pytest.approx(rewards[0], abs=1e-6)
@@ -48,7 +48,7 @@ async def test_a_fit_on_two_devices_is_that_on_one(tiny_model, tmp_path, store):
     assert found is not None
     _, backend = found.load()
     assert close({n: t.detach() for n, t in backend.optimizer.parameters().items()}, alone)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
     more = await fits.fit(devices=1, **settings | {"steps": 3})
     assert more.steps == 3
     assert not close(trained(more), alone)
