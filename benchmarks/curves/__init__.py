@@ -1,0 +1,1 @@
+"""Learning curves: real fits from several seeds, each beside its negative control."""
