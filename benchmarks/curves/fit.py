@@ -72,7 +72,7 @@ def fit(
         algorithm=algorithm,
         strategy="shm",
         n_runners=2,
-        concurrency=16,
+        concurrency=32,
         store=agl.InMemoryLightningStore(),
     )
     result: Any = trainer.fit(agent, tasks, val_dataset=held_out)
