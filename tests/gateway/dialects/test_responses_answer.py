@@ -11,7 +11,9 @@ from agentlightning.gateway.dialects.responses_answer import ResponseWriter, err
 
 def writer(kept: list[Any] | None = None) -> ResponseWriter:
     found: list[Any] = [] if kept is None else kept
-    return ResponseWriter("resp_1", {"model": "m"}, "m", lambda response: found.append(response["output"]))
+    return ResponseWriter(
+        "resp_1", {"model": "m"}, "m", lambda response: found.append(response["output"])
+    )
 
 
 def read(data: bytes) -> list[dict[str, Any]]:
