@@ -37,13 +37,15 @@ class SharedCollections(InMemoryLightningCollections):
 @pytest.fixture
 async def pair():
     """Two stores over the same records."""
+    before = set(threading.enumerate())
     rows = SharedCollections()
     stores = [CollectionBasedLightningStore(rows, scan_debounce_seconds=0.05) for _ in range(2)]
     yield stores
     for store in stores:
         await store.close()
     assert not rows.heard
-    assert "agentlightning-follower" not in [thread.name for thread in threading.enumerate()]
+    left = set(threading.enumerate()) - before
+    assert "agentlightning-follower" not in {thread.name for thread in left}
 
 
 async def test_claim_is_woken_by_another_store(pair):

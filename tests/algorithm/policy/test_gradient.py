@@ -108,8 +108,10 @@ async def test_agents_are_sampled_by_their_own_adapters(fits):
     await fit(fits, steps=2)  # Resumed, with adapters that have learnt something.
     metrics = fits.watcher.reports[0].metrics
     assert metrics["training/version"] == 2
-    for name in ADAPTERS:
-        assert metrics[f"training/{name}/agreement_max"] < 1e-4
+    # An adapter whose rewards happened to be all alike was not trained, and so not checked.
+    checked = [metrics.get(f"training/{name}/agreement_max") for name in ADAPTERS]
+    assert any(each is not None for each in checked)
+    assert max(each for each in checked if each is not None) < 1e-4
     calls = [
         call
         for rollout in await fits.rollouts()
