@@ -1,7 +1,6 @@
 """Everything in threads of one process."""
 
 import asyncio
-import threading
 from functools import partial
 
 import pytest
@@ -10,21 +9,21 @@ from agentlightning.errors import ConfigurationError
 from agentlightning.execution import SharedMemoryExecutionStrategy
 from agentlightning.store.memory import InMemoryLightningStore
 from tests.execution import bundles
+from tests.support.threads import new_threads
 
 
 def execute(algorithm, runner, *, thread_safe=True, **options):
     """Run both sides with short delays; return what the store holds afterwards."""
-    before = set(threading.enumerate())
-    store = InMemoryLightningStore(thread_safe=thread_safe)
-    strategy = SharedMemoryExecutionStrategy(**{"graceful_delay": 0.5, **options})
-    try:
-        strategy.execute(algorithm, runner, store)
-        return asyncio.run(bundles.collect(store))
-    finally:
-        asyncio.run(store.close())
-        left = [t.name for t in threading.enumerate() if t not in before and not t.daemon]
-        left += [t.name for t in threading.enumerate() if t.name.startswith("agl-runner")]
-        assert not left
+    with new_threads() as started:
+        store = InMemoryLightningStore(thread_safe=thread_safe)
+        strategy = SharedMemoryExecutionStrategy(**{"graceful_delay": 0.5, **options})
+        try:
+            strategy.execute(algorithm, runner, store)
+            return asyncio.run(bundles.collect(store))
+        finally:
+            asyncio.run(store.close())
+            assert not [t for t in started("") if not t.daemon]
+            assert not started("agl-runner")
 
 
 @pytest.mark.parametrize("n_runners", [1, 8])

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +19,7 @@ from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.types.resources import ProxyLLM
 from tests.gateway.running import HELLO, running
 from tests.support.model_server import Answer, ModelServer, text_of
+from tests.support.threads import new_threads
 
 
 def echo(request: dict[str, Any]) -> Answer:
@@ -203,21 +203,22 @@ async def test_stopping_records_the_calls_it_cuts_off(server: ModelServer) -> No
 
 async def test_starting_and_stopping_are_idempotent_and_leave_nothing(server: ModelServer) -> None:
     """A gateway can be started again at its address, and leaves no thread behind."""
-    async with running(server) as run:
-        gateway = run.gateway
-        await gateway.start()
-        url = gateway.url
-        await gateway.stop()
-        await gateway.stop()
-        assert not gateway.is_running
-        with pytest.raises(GatewayError):
-            await gateway.pause()
-        await gateway.start()
-        assert gateway.is_running
-        assert gateway.url == url
-        async with run.client() as client:
-            await client.chat.completions.create(model="m", messages=HELLO)
-    assert "gateway" not in {thread.name for thread in threading.enumerate()}
+    with new_threads() as started:
+        async with running(server) as run:
+            gateway = run.gateway
+            await gateway.start()
+            url = gateway.url
+            await gateway.stop()
+            await gateway.stop()
+            assert not gateway.is_running
+            with pytest.raises(GatewayError):
+                await gateway.pause()
+            await gateway.start()
+            assert gateway.is_running
+            assert gateway.url == url
+            async with run.client() as client:
+                await client.chat.completions.create(model="m", messages=HELLO)
+        assert not started("gateway")
 
 
 async def test_a_taken_port_is_an_error_at_once(server: ModelServer) -> None:

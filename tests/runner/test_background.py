@@ -1,15 +1,11 @@
 """The background loop runs coroutines for blocking code, and ends with its last user."""
 
 import asyncio
-import threading
 
 import pytest
 
 from agentlightning.runner.background import background_loop
-
-
-def names() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "agl-script"]
+from tests.support.threads import new_threads
 
 
 def test_calls_and_errors():
@@ -29,12 +25,13 @@ def test_calls_and_errors():
 
 def test_users_share_one_loop():
     """Users at the same time share the thread, and the last one ends it."""
-    with background_loop() as first:
-        with background_loop() as second:
-            assert second is first
-        assert len(names()) == 1
-        assert first.call(asyncio.sleep(0, "still here")) == "still here"
-    assert names() == []
+    with new_threads() as started:
+        with background_loop() as first:
+            with background_loop() as second:
+                assert second is first
+            assert len(started("agl-script")) == 1
+            assert first.call(asyncio.sleep(0, "still here")) == "still here"
+        assert not started("agl-script")
     with background_loop() as third:
         assert third is not first
 

@@ -9,6 +9,7 @@ import pytest
 from agentlightning.runner.heartbeat import Heartbeat
 from agentlightning.runner.snapshot import system_snapshot
 from agentlightning.store.memory import InMemoryLightningStore
+from tests.support.threads import new_threads
 
 
 async def beats(store, count):
@@ -28,11 +29,11 @@ async def test_hearts_beat_at_intervals(mode, thread_safe):
     """The worker reports itself again and again during the block, and leaves no thread."""
     store = InMemoryLightningStore(thread_safe=thread_safe)
     heartbeat = Heartbeat(interval_seconds=0.02, jitter_seconds=0.01, mode=mode)
-    async with heartbeat.beating(store, "Worker-1"):
-        await beats(store, 3)
-        names = [thread.name for thread in threading.enumerate()]
-        assert ("agl-heartbeat" in names) == (mode == "thread" and thread_safe)
-    assert "agl-heartbeat" not in [thread.name for thread in threading.enumerate()]
+    with new_threads() as started:
+        async with heartbeat.beating(store, "Worker-1"):
+            await beats(store, 3)
+            assert bool(started("agl-heartbeat")) == (mode == "thread" and thread_safe)
+        assert not started("agl-heartbeat")
     await store.close()
 
 

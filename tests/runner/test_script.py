@@ -22,6 +22,7 @@ from agentlightning.store.url import open_store
 from agentlightning.types import LLM, ProxyLLM
 from tests.gateway.running import HELLO, running
 from tests.support.model_server import Answer, ModelServer
+from tests.support.threads import new_threads
 
 MODES = ["sync", "async"]
 
@@ -187,11 +188,12 @@ def test_the_embedded_default_is_a_file(tmp_path, monkeypatch):
     """Without a store, rollouts are kept in a database file that is closed after the block."""
     monkeypatch.delenv("AGL_STORE_URL", raising=False)
     monkeypatch.setenv("AGL_RUNS_DIR", str(tmp_path / "runs"))
-    threads_before = set(threading.enumerate())
-    with TrainingContext(task_id="a") as first:
-        with TrainingContext(task_id="b"):
-            pass
-        emit_reward(1.0)
+    with new_threads() as started:
+        with TrainingContext(task_id="a") as first:
+            with TrainingContext(task_id="b"):
+                pass
+            emit_reward(1.0)
+        assert not started("")
     assert (tmp_path / "runs" / "script" / "store.db").is_file()
 
     async def read():
@@ -205,7 +207,6 @@ def test_the_embedded_default_is_a_file(tmp_path, monkeypatch):
     assert sorted(r.metadata["task_id"] for r in rollouts) == ["a", "b"]
     assert {r.status for r in rollouts} == {"succeeded"}
     assert agl.find_final_reward(spans) == 1.0
-    assert set(threading.enumerate()) <= threads_before
 
 
 def test_a_store_by_its_url(tmp_path):
@@ -233,12 +234,13 @@ async def test_a_store_server(store, mode):
             context.reward = 0.5
             return step.id
 
-        step_id = await run(mode, context, block)
+        with new_threads() as started:
+            step_id = await run(mode, context, block)
+            assert not started("agl-script")
         spans = await spans_of(store, context)
         assert step_id in {s.span_id for s in spans}
         assert agl.find_final_reward(spans) == 0.5
         assert (await store.get_rollout_by_id(context.rollout_id)).status == "succeeded"
-        assert not [t for t in threading.enumerate() if t.name == "agl-script"]
     finally:
         await server.stop()
 

@@ -11,6 +11,7 @@ from agentlightning.store.collections import InMemoryLightningCollections
 from agentlightning.store.collections.base import DuplicatedPrimaryKeyError
 from agentlightning.store.collections.changes import Changes
 from agentlightning.store.events import RECHECK_SECONDS
+from tests.support.threads import new_threads
 
 IN_TIME = RECHECK_SECONDS / 2
 """Who is woken is quicker than who looks by itself."""
@@ -37,15 +38,14 @@ class SharedCollections(InMemoryLightningCollections):
 @pytest.fixture
 async def pair():
     """Two stores over the same records."""
-    before = set(threading.enumerate())
     rows = SharedCollections()
-    stores = [CollectionBasedLightningStore(rows, scan_debounce_seconds=0.05) for _ in range(2)]
-    yield stores
-    for store in stores:
-        await store.close()
-    assert not rows.heard
-    left = set(threading.enumerate()) - before
-    assert "agentlightning-follower" not in {thread.name for thread in left}
+    with new_threads() as started:
+        stores = [CollectionBasedLightningStore(rows, scan_debounce_seconds=0.05) for _ in range(2)]
+        yield stores
+        for store in stores:
+            await store.close()
+        assert not rows.heard
+        assert not started("agentlightning-follower")
 
 
 async def test_claim_is_woken_by_another_store(pair):

@@ -25,10 +25,6 @@ class Scanned:
         return following
 
 
-def names() -> set[str]:
-    return {thread.name for thread in threading.enumerate()}
-
-
 def test_no_thread_without_a_deadline():
     """Nothing runs until there is something to expect."""
     watchdog = Watchdog(Scanned().scan)

@@ -10,6 +10,7 @@ from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.tracer.delivery import Delivery
 from agentlightning.tracer.exporter import ExportOptions, StoreExporter
 from agentlightning.types import Span
+from tests.support.threads import new_threads
 
 
 class Holding(InMemoryLightningStore):
@@ -29,10 +30,6 @@ async def rollout_of(store):
     return rollout.rollout_id, rollout.attempt.attempt_id
 
 
-def export_threads():
-    return [t for t in threading.enumerate() if t.name == "agl-span-export"]
-
-
 def test_reuse_after_shutdown():
     """A span after the shutdown starts the thread again and arrives."""
     store = InMemoryLightningStore(thread_safe=True)
@@ -41,12 +38,14 @@ def test_reuse_after_shutdown():
     delivery = Delivery(*ids)
     lane = exporter.lane(store)
     for expected in (1, 2):
-        lane.put(delivery, span(*ids))
-        assert exporter.flush([delivery], timeout=30)
-        assert delivery.sent == expected
-        exporter.shutdown()
-        exporter.shutdown()
-        assert not export_threads()
+        with new_threads() as started:
+            lane.put(delivery, span(*ids))
+            assert exporter.flush([delivery], timeout=30)
+            assert delivery.sent == expected
+            assert started("agl-span-export")
+            exporter.shutdown()
+            exporter.shutdown()
+            assert not started("agl-span-export")
     asyncio.run(store.close())
 
 
@@ -72,12 +71,13 @@ def test_shutdown_with_a_hanging_store_drops_and_counts():
     exporter = StoreExporter(ExportOptions(batch_size=4, linger_seconds=0))
     delivery = Delivery(*ids)
     lane = exporter.lane(store)
-    for _ in range(10):
-        lane.put(delivery, span(*ids))
-    assert not exporter.flush([delivery], timeout=0.05)
-    exporter.shutdown(timeout=0.05)
-    assert (delivery.sent, delivery.dropped, delivery.pending) == (0, 10, 0)
-    assert not export_threads()
+    with new_threads() as started:
+        for _ in range(10):
+            lane.put(delivery, span(*ids))
+        assert not exporter.flush([delivery], timeout=0.05)
+        exporter.shutdown(timeout=0.05)
+        assert (delivery.sent, delivery.dropped, delivery.pending) == (0, 10, 0)
+        assert not started("agl-span-export")
     asyncio.run(store.close())
 
 

@@ -19,6 +19,7 @@ from agentlightning.store.http.server import LightningStoreServer
 from agentlightning.store.memory import InMemoryLightningStore
 from agentlightning.tracer import get_active_tracer
 from agentlightning.tracer.otel import OtelTracer
+from tests.support.threads import new_threads
 
 
 async def stored(store, ids):
@@ -461,8 +462,9 @@ def test_the_export_thread_ends():
         with made.lifespan(store):
             async with made.trace_context(rollout_id=rollout.rollout_id, attempt_id=attempt_id):
                 emit_message("x")
-            assert any(t.name == "agl-span-export" for t in threading.enumerate())
+            assert started("agl-span-export")
         await store.close()
 
-    asyncio.run(body())
-    assert not any(t.name == "agl-span-export" for t in threading.enumerate())
+    with new_threads() as started:
+        asyncio.run(body())
+        assert not started("agl-span-export")

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import threading
 import uuid
 
 import pytest
@@ -21,6 +20,7 @@ from agentlightning.types import Attempt, Rollout, Span, StoreEvent
 from tests.store.collections.model import ATTEMPTS as SOME_ATTEMPTS
 from tests.store.collections.model import FILTERS, SORTS, CollectionConformance, attempt
 from tests.support.redis_server import RedisProcess
+from tests.support.threads import new_threads
 
 
 @pytest.fixture(scope="module")
@@ -498,15 +498,15 @@ async def test_cancellation_at_the_commit(rows):
 
 def test_store_that_nobody_closed_ends_its_thread(server):
     """Dropping the last reference to a store ends its thread."""
-    before = set(threading.enumerate())
-    store = RedisLightningStore(server.url(uuid.uuid4().hex))
-    asyncio.run(store.enqueue_rollout(1))
-    started = set(threading.enumerate()) - before
-    assert any(thread.name == "agentlightning-redis" for thread in started)
+    with new_threads() as started:
+        store = RedisLightningStore(server.url(uuid.uuid4().hex))
+        asyncio.run(store.enqueue_rollout(1))
+        threads = started("agentlightning-")
+    assert "agentlightning-redis" in {thread.name for thread in threads}
     del store
     for _ in range(3000):
         gc.collect()
-        if not any(thread.is_alive() for thread in started):
+        if not any(thread.is_alive() for thread in threads):
             break
-        next(iter(started)).join(0.01)
-    assert not any(thread.is_alive() for thread in started)
+        threads[0].join(0.01)
+    assert not any(thread.is_alive() for thread in threads)

@@ -21,6 +21,7 @@ from agentlightning.store.sqlite import SQLiteLightningStore
 from agentlightning.types import Attempt, EnqueueRolloutRequest, PromptTemplate, StoreEvent
 from tests.conformance.store_spans import make_span
 from tests.store.collections.model import CollectionConformance, attempt
+from tests.support.threads import new_threads
 
 
 @pytest_asyncio.fixture
@@ -265,9 +266,10 @@ async def test_rolled_back_step_is_forgotten(store):
 
 def test_store_that_nobody_closed_ends_its_threads(tmp_path):
     """Dropping the last reference to a store ends its threads."""
-    store = SQLiteLightningStore(tmp_path / "a.db", synchronous="full")
-    asyncio.run(store.enqueue_rollout(1))
-    threads = [t for t in threading.enumerate() if t.name == "agentlightning-writer"]
+    with new_threads() as started:
+        store = SQLiteLightningStore(tmp_path / "a.db", synchronous="full")
+        asyncio.run(store.enqueue_rollout(1))
+        threads = started("agentlightning-writer")
     assert threads
     del store
     # The watchdog's first scan may hold the store for another moment.
@@ -320,11 +322,12 @@ async def test_log_is_written_back_and_bounded(tmp_path, monkeypatch):
 
 async def test_synchronous_full_waits_for_the_disk(tmp_path):
     """With `synchronous=full` every commit is synchronised, in a thread that may wait."""
-    store = SQLiteLightningStore(f"sqlite:///{tmp_path}/a.db?synchronous=full")
-    rollouts = await asyncio.gather(*(store.enqueue_rollout(n) for n in range(10)))
+    with new_threads() as started:
+        store = SQLiteLightningStore(f"sqlite:///{tmp_path}/a.db?synchronous=full")
+        rollouts = await asyncio.gather(*(store.enqueue_rollout(n) for n in range(10)))
+        assert started("agentlightning-writer")
     assert len({rollout.rollout_id for rollout in rollouts}) == 10
     assert store.collections._engine.connection.run("PRAGMA synchronous") == [(2,)]
-    assert "agentlightning-writer" in {thread.name for thread in threading.enumerate()}
     await store.close()
 
 
@@ -391,17 +394,18 @@ async def test_totals_stay_exact(store):
 
 def test_work_of_a_closed_loop_is_still_done(tmp_path):
     """A loop that ends while its write is in line neither blocks nor breaks the others."""
-    store = SQLiteLightningStore(tmp_path / "a.db")
 
-    async def leave():
+    async def leave(store):
         task = asyncio.create_task(store.enqueue_rollout(1))
         await asyncio.sleep(0)
         return task
 
-    for _ in range(5):
-        asyncio.run(leave())
-    asyncio.run(store.enqueue_rollout("last"))
-    found = asyncio.run(store.query_rollouts(sort_by="start_time", sort_order="desc", limit=1))
-    assert found[0].input == "last"
-    asyncio.run(store.close())
-    assert not [t for t in threading.enumerate() if t.name.startswith("agentlightning-")]
+    with new_threads() as started:
+        store = SQLiteLightningStore(tmp_path / "a.db")
+        for _ in range(5):
+            asyncio.run(leave(store))
+        asyncio.run(store.enqueue_rollout("last"))
+        found = asyncio.run(store.query_rollouts(sort_by="start_time", sort_order="desc", limit=1))
+        assert found[0].input == "last"
+        asyncio.run(store.close())
+        assert not started("agentlightning-")

@@ -12,6 +12,7 @@ from agentlightning._internal.clock import monotonic
 from agentlightning.store.collections.sql import sqlite_signal
 from agentlightning.store.sqlite import SQLiteLightningStore
 from agentlightning.types import EnqueueRolloutRequest
+from tests.support.threads import new_threads
 
 WORKER = """
 import asyncio, sys
@@ -95,22 +96,21 @@ async def test_watch_hears_others_only(tmp_path, monkeypatch, sockets):
     monkeypatch.setattr(sqlite_signal, "_HAS_SOCKETS", sockets)
     one, two = (SQLiteLightningStore(tmp_path / "a.db") for _ in range(2))
     heard = threading.Semaphore(0)
-    threads_before = set(threading.enumerate())
-    stop = one.collections.watch(heard.release)
-    # The first call is for what came before.
-    assert await asyncio.to_thread(heard.acquire, timeout=30)
-    while await asyncio.to_thread(heard.acquire, timeout=0.2):
-        pass
-    if sockets:
-        await one.enqueue_rollout(1)
-        assert not await asyncio.to_thread(heard.acquire, timeout=0.2)
-    await two.enqueue_rollout(2)
-    assert await asyncio.to_thread(heard.acquire, timeout=30)
-    stop()
-    stop()
-    await two.enqueue_rollout(3)
-    started = set(threading.enumerate()) - threads_before
-    assert not [thread for thread in started if thread.name == "agentlightning-listener"]
+    with new_threads() as started:
+        stop = one.collections.watch(heard.release)
+        # The first call is for what came before.
+        assert await asyncio.to_thread(heard.acquire, timeout=30)
+        while await asyncio.to_thread(heard.acquire, timeout=0.2):
+            pass
+        if sockets:
+            await one.enqueue_rollout(1)
+            assert not await asyncio.to_thread(heard.acquire, timeout=0.2)
+        await two.enqueue_rollout(2)
+        assert await asyncio.to_thread(heard.acquire, timeout=30)
+        stop()
+        stop()
+        await two.enqueue_rollout(3)
+        assert not started("agentlightning-listener")
     await one.close()
     await two.close()
 
