@@ -19,8 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,16 @@ from benchmarks.gateway_load import (
     measure_latency,
     measure_rate,
 )
+from benchmarks.results import print_table, section, write_section
 
 DRIVER = Path(__file__).with_name("gateway_driver.py")
-RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "## Gateway"
+COMMAND = "python benchmarks/gateway.py --reference <python> --litellm <python>"
+NOTES = (
+    "Answers of 64 tokens, streams of 64 events and more; what is added is beside the same call "
+    "made directly, by turns.",
+    "Single clients mostly pay for waking up.",
+)
 CLIENTS = (1, 16, 64)
 START_SECONDS = 120.0
 COLUMNS = ("", "added, p50", "p99", "TTFT added", "clients", "req/s", "req/s per core")
@@ -198,28 +203,6 @@ def run(options: argparse.Namespace) -> list[list[str]]:
     return rows
 
 
-def section(rows: Sequence[Sequence[str]], circumstances: str) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    table = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    when = f"{datetime.now(UTC):%d %B %Y}"
-    about = (
-        f"`python benchmarks/gateway.py`, {when}, {circumstances}, commit {commit}. Answers of "
-        "64 tokens; what is added is beside the same call made directly, by turns."
-    )
-    return "\n".join([HEADING, "", about, "", *lines, ""])
-
-
-def write_section(text: str) -> None:
-    """Put the section into the page, in the place of the one before, or at its end."""
-    before, there, after = RESULTS.read_text(encoding="utf-8").partition(HEADING)
-    _, more, rest = after.partition("\n## ")
-    page = before + text + (f"\n## {rest}" if more else "")
-    RESULTS.write_text(page if there else f"{before.rstrip()}\n\n{text}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="hardly anything of each")
@@ -229,10 +212,10 @@ def main() -> None:
     parser.add_argument("--litellm", help="an interpreter that has litellm[proxy]")
     parser.add_argument("--write", metavar="CIRCUMSTANCES", help="also write RESULTS.md")
     options = parser.parse_args()
-    text = section(run(options), options.write or "as it was")
-    print(text)
+    lines = [list(COLUMNS), *run(options)]
+    print_table(lines)
     if options.write:
-        write_section(text)
+        write_section(HEADING, section(HEADING, COMMAND, options.write, lines, NOTES))
 
 
 if __name__ == "__main__":

@@ -216,12 +216,18 @@ def table(figures: Sequence[Figure]) -> list[list[str]]:
     return lines
 
 
-def run_curves(names: Sequence[str]) -> int:
-    """Run learning curves in a process of their own; returns its exit status."""
-    if not names:
-        return 0
-    command = [sys.executable, "-m", "benchmarks.curves", *names]
-    return subprocess.run(command, check=False).returncode
+def run_curves(names: Sequence[str], more: Sequence[str] = ()) -> int:
+    """Run learning curves, each in a process of its own; returns 1 if one did not end as it must.
+
+    Args:
+        names: Of each curve, or a part of it.
+        more: Further arguments for `benchmarks.curves`.
+    """
+    status = 0
+    for name in names:
+        command = [sys.executable, "-m", "benchmarks.curves", "--only", name, *more]
+        status |= int(subprocess.run(command, check=False).returncode != 0)
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Sections of `RESULTS.md` that the learning benchmarks write, and what a machine is called."""
+"""Sections of `RESULTS.md` that benchmarks write, and what a machine is called."""
 
 from __future__ import annotations
 

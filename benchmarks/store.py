@@ -12,20 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.results import print_table, section, write_section
 
 DRIVER = Path(__file__).with_name("store_driver.py")
-RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = "## The store beside 0.3.0"
+COMMAND = "python benchmarks/store.py --reference <python>"
+ABOUT = (
+    "CPU is that of the caller, plus that of the server where it is a process of its own, for each "
+    "rollout or span."
+)
 RUN_TIMEOUT_SECONDS = 600.0
 QUICK = {"count": 40, "repeats": 3, "size": 20}
 """Arguments of a run that only shows that everything works."""
@@ -351,67 +355,6 @@ def table(rows: Sequence[Row], found: Found) -> list[list[str]]:
     return lines
 
 
-def machine() -> str:
-    """Describe this machine in a few words."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GB, Python {platform.python_version()}"
-    )
-
-
-def commit() -> str:
-    """Return the short name of the commit that is measured."""
-    command = ["git", "-C", str(DRIVER.parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "an unknown commit"
-
-
-def section(lines: Sequence[Sequence[str]], circumstances: str) -> str:
-    """Return the section of RESULTS.md."""
-    day = datetime.now(tz=UTC).strftime("%-d %B %Y")
-    head, *rest = ["| " + " | ".join(line) + " |" for line in lines]
-    rule = "|" + "---|" * len(lines[0])
-    return "\n".join(
-        [
-            HEADING,
-            "",
-            f"`python benchmarks/store.py --reference <python>` on {day}, commit {commit()}, "
-            f"{machine()}; {circumstances}.",
-            "CPU is that of the caller, plus that of the server where it is a process of its own, "
-            "for each rollout or span.",
-            "",
-            head,
-            rule,
-            *rest,
-            "",
-        ]
-    )
-
-
-def write_section(path: Path, text: str) -> None:
-    """Put the section into a page, in the place of the one before, or at its end."""
-    page = path.read_text(encoding="utf-8")
-    before, there, after = page.partition(HEADING)
-    if there:
-        _, more, rest = after.partition("\n## ")
-        page = before + text + (f"\n## {rest}" if more else "")
-    else:
-        page = f"{page.rstrip()}\n\n{text}"
-    path.write_text(page, encoding="utf-8")
-
-
-def print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Print the table in columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -440,7 +383,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "error" in figures:
             print(figures["error"], file=sys.stderr)
     if options.write:
-        write_section(RESULTS, section(lines, options.write))
+        text = section(HEADING, COMMAND, options.write, lines, [ABOUT])
+        write_section(HEADING, text)
     return int(any("error" in figures for figures in found.values()))
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from agentlightning.algorithm.policy.optimizer import PolicyOptimizer
 from agentlightning.algorithm.policy.preference_config import PreferenceConfig
+from agentlightning.algorithm.policy.preference_optimizer import PreferenceOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentlightning.algorithm.policy.learner import Learner
-    from agentlightning.algorithm.policy.policy import Policy
     from agentlightning.algorithm.policy.preference import Comparison
     from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.learning.demonstrations import ReadRecord
@@ -59,7 +57,7 @@ class DPOConfig(PreferenceConfig):
         return False
 
 
-class DPO(PolicyOptimizer[DPOConfig]):
+class DPO(PreferenceOptimizer[DPOConfig]):
     """Makes better answers more likely than worse ones, as far as the initial model allows.
 
     Pairs come from the agent's rollouts, compared by their rewards, or from records as `agl export`
@@ -74,15 +72,8 @@ class DPO(PolicyOptimizer[DPOConfig]):
 
     config_class: ClassVar[type[RunConfig]] = DPOConfig
 
-    def learner(self, policy: Policy) -> Learner:
-        from agentlightning.algorithm.policy.preference import PreferenceGradient
-
-        return PreferenceGradient(self.config, policy)
-
     @property
-    def reads(self) -> ReadRecord | None:
-        if self.config.source == "rollouts":
-            return None
+    def record_reader(self) -> ReadRecord:
         from agentlightning.learning.demonstrations import read_preference
 
         return read_preference

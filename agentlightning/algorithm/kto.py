@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from agentlightning.algorithm.policy.optimizer import PolicyOptimizer
 from agentlightning.algorithm.policy.preference_config import PreferenceConfig
+from agentlightning.algorithm.policy.preference_optimizer import PreferenceOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentlightning.algorithm.policy.learner import Learner
-    from agentlightning.algorithm.policy.policy import Policy
     from agentlightning.algorithm.policy.preference import Comparison
     from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.learning.demonstrations import ReadRecord
@@ -69,7 +67,7 @@ class KTOConfig(PreferenceConfig):
         return Labels(self, rewards, groups)
 
 
-class KTO(PolicyOptimizer[KTOConfig]):
+class KTO(PreferenceOptimizer[KTOConfig]):
     """Makes good answers more and bad ones less likely, as far as the initial model allows.
 
     Answers come from the agent's rollouts, labelled by their rewards, or from records as
@@ -84,15 +82,8 @@ class KTO(PolicyOptimizer[KTOConfig]):
 
     config_class: ClassVar[type[RunConfig]] = KTOConfig
 
-    def learner(self, policy: Policy) -> Learner:
-        from agentlightning.algorithm.policy.preference import PreferenceGradient
-
-        return PreferenceGradient(self.config, policy)
-
     @property
-    def reads(self) -> ReadRecord | None:
-        if self.config.source == "rollouts":
-            return None
+    def record_reader(self) -> ReadRecord:
         from agentlightning.learning.demonstrations import read_labelled
 
         return read_labelled

@@ -32,7 +32,7 @@ class PPOConfig(PolicyConfig):
     whiten: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over all trained tokens of the step."""
     kl_reward_coef: float = 0.0
-    """Each token pays `kl_reward_coef * (log mu - log pi_ref)`; needs adapters."""
+    """Each token pays `kl_reward_coef * (log mu - log pi_ref)`, for leaving the initial model."""
 
     critic_learning_rate: float = 1e-4
     """The critic's own. 1e-5 where large models are trained whole; 1e-3 and more for tiny models
@@ -69,11 +69,6 @@ class PPOConfig(PolicyConfig):
         self._require(self.critic_epochs >= 1, "critic_epochs", "must be at least 1")
         self._require(
             self.value_clip is None or self.value_clip > 0, "value_clip", "must be positive or None"
-        )
-        self._require(
-            not self.kl_reward_coef or self.lora_rank is not None,
-            "kl_reward_coef",
-            "needs a reference model: train adapters (lora_rank), whose base is the reference",
         )
         self._check_estimator()
 

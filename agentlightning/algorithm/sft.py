@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from agentlightning.algorithm.policy.answer_config import AnswerConfig
 from agentlightning.algorithm.policy.optimizer import PolicyOptimizer
-from agentlightning.algorithm.policy.run_config import RunConfig
 
 if TYPE_CHECKING:
     from agentlightning.algorithm.policy.learner import Learner
     from agentlightning.algorithm.policy.policy import Policy
+    from agentlightning.algorithm.policy.run_config import RunConfig
     from agentlightning.learning.demonstrations import ReadRecord
     from agentlightning.learning.weights import Aggregate
 
@@ -18,7 +19,7 @@ __all__ = ["SFT", "SFTConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SFTConfig(RunConfig):
+class SFTConfig(AnswerConfig):
     """Everything that decides what SFT imitates, and how."""
 
     source: Literal["demonstrations", "rollouts"] = "demonstrations"
@@ -37,21 +38,13 @@ class SFTConfig(RunConfig):
     """Weigh each answer with its reward; those of 0 or less are left out."""
     aggregate: Aggregate = "token_mean"
     """How tokens share the loss: each alike (`token_mean`), or each answer (`rollout_mean`), ..."""
-    update_epochs: int = 1
-    """Passes over what a step imitates."""
     mini_batches: int = 1
     """Updates per pass, each on a part of the groups."""
 
     def __post_init__(self) -> None:
-        RunConfig.__post_init__(self)  # A dataclass with slots has no zero-argument super().
+        AnswerConfig.__post_init__(self)
         self._require_one_of("source", ("demonstrations", "rollouts"))
-        self._require(
-            self.adapters is None,
-            "adapters",
-            "is for policy gradients; here one adapter is trained",
-        )
-        for name in ("update_epochs", "mini_batches"):
-            self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        self._require(self.mini_batches >= 1, "mini_batches", "must be at least 1")
         if self.source == "demonstrations":
             self._require(self.group_size == 1, "group_size", "is for source='rollouts'")
             self._require(self.best_of_group is None, "best_of_group", "is for source='rollouts'")
@@ -75,16 +68,6 @@ class SFTConfig(RunConfig):
 
         known = [name for name in get_args(Aggregate) if name not in NEEDS_LENGTH]
         self._require_one_of("aggregate", known)
-
-    @property
-    def trained_roles(self) -> str | None:
-        """Return which roles are trained; conversations that are given have none."""
-        return self.roles if self.source == "rollouts" else None
-
-    @property
-    def answer_temperature(self) -> float:
-        """Return the temperature at which answers are made more likely."""
-        return self.temperature if self.source == "rollouts" else 1.0
 
 
 class SFT(PolicyOptimizer[SFTConfig]):

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from agentlightning._internal.clock import monotonic
 from agentlightning.engine.adapters import BASE
-from agentlightning.engine.request import Generation, Request, TokenCallback
+from agentlightning.engine.request import Generation, Request, TokenCallback, check_prompt_ids
 from agentlightning.engine.sampler import Sampler
 from agentlightning.engine.sampling import SamplingParams
-from agentlightning.errors import ContextLengthError, EngineDeadError, EngineError, RequestError
+from agentlightning.errors import EngineDeadError, EngineError, RequestError
 
 __all__ = ["Engine", "EngineConfig", "EngineStats", "PauseMode", "eos_ids_of"]
 
@@ -219,19 +219,7 @@ class Engine:
             EngineError: The engine is dead or not running.
         """
         self._check_running()
-        if not ids:
-            raise RequestError("the prompt is empty; send at least one token", param="messages")
-        if not 0 <= min(ids) <= max(ids) < self.vocabulary:
-            raise RequestError(
-                f"the prompt holds a token id outside 0..{self.vocabulary - 1}; was it made with "
-                "another tokenizer?",
-                param="messages",
-            )
-        if len(ids) >= self.context:
-            raise ContextLengthError(
-                f"the prompt has {len(ids)} tokens and this model's context is {self.context}, "
-                "completion included; shorten the messages",
-            )
+        check_prompt_ids(ids, vocabulary=self.vocabulary, context=self.context)
 
     def _check_adapter(self, name: str | None) -> None:
         if name not in (None, BASE, *self.adapters):

@@ -10,8 +10,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agentlightning.engine.sampling import SamplingParams
+from agentlightning.errors import ContextLengthError, RequestError
 
-__all__ = ["FinishReason", "Generation", "Request", "TokenCallback", "TokenEvent"]
+__all__ = [
+    "FinishReason",
+    "Generation",
+    "Request",
+    "TokenCallback",
+    "TokenEvent",
+    "check_prompt_ids",
+]
 
 FinishReason = Literal["stop", "length", "abort"]
 """`stop`: an end token, or a callback asked for it; `length`: no room; `abort`: the engine
@@ -52,6 +60,33 @@ class Generation:
     """Prompt tokens whose keys and values came from the prefix cache or a batch mate."""
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     """Per token, when asked for."""
+
+
+def check_prompt_ids(ids: Sequence[int], *, vocabulary: int, context: int) -> None:
+    """Refuse a prompt that nothing can be sampled behind.
+
+    Args:
+        ids: The prompt.
+        vocabulary: Number of ids.
+        context: Most tokens of prompt and completion together.
+
+    Raises:
+        ContextLengthError: The prompt leaves no room for a single token.
+        RequestError: The prompt is empty or holds an id outside the vocabulary.
+    """
+    if not ids:
+        raise RequestError("the prompt is empty; send at least one token", param="messages")
+    if not 0 <= min(ids) <= max(ids) < vocabulary:
+        raise RequestError(
+            f"the prompt holds a token id outside 0..{vocabulary - 1}; was it made with another "
+            "tokenizer?",
+            param="messages",
+        )
+    if len(ids) >= context:
+        raise ContextLengthError(
+            f"the prompt has {len(ids)} tokens and this model's context is {context}, completion "
+            "included; shorten the messages",
+        )
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

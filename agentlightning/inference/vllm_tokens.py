@@ -19,10 +19,10 @@ from agentlightning.engine.request import (
     Generation,
     TokenCallback,
     TokenEvent,
+    check_prompt_ids,
 )
 from agentlightning.engine.sampling import SamplingParams
 from agentlightning.errors import (
-    ContextLengthError,
     EngineError,
     RequestError,
     UpstreamError,
@@ -163,19 +163,7 @@ class VLLMTokens:
         """Refuse what does not fit; see `TokenSource.check_prompt`."""
         if not self._served:
             raise EngineError(f"{self._server.name} is not connected yet; call start() first")
-        if not ids:
-            raise RequestError("the prompt is empty; send at least one token", param="messages")
-        if not 0 <= min(ids) <= max(ids) < self._vocabulary:
-            raise RequestError(
-                f"the prompt holds a token id outside 0..{self._vocabulary - 1}; was it made with "
-                "another tokenizer?",
-                param="messages",
-            )
-        if len(ids) >= self._context:
-            raise ContextLengthError(
-                f"the prompt has {len(ids)} tokens and the server's context is {self._context}, "
-                "completion included; shorten the messages",
-            )
+        check_prompt_ids(ids, vocabulary=self._vocabulary, context=self._context)
 
     async def generate(
         self,

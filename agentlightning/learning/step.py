@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "packs_of",
     "run_step",
     "score_rows",
+    "scoring_of",
     "staleness",
     "step_metrics",
     "train_step",
@@ -146,19 +148,24 @@ def _add_gradient(
     """Add the gradient of some rows; returns the slots that it took."""
     n_slots = 0
     for pack in packs_of(mini.rows, config):
-        scores = score_pack(
-            model,
-            pack,
-            layout=config.layout,
-            temperature=mini.temperature,
-            entropy=config.entropy or loss.entropy_coef != 0,
-            entropy_gradient=loss.entropy_coef != 0,
-            recompute=config.recomputes(len(pack.ids)),
-        )
+        scores = score_pack(model, pack, **scoring_of(pack, mini, loss, config))
         # Weights are shares of the whole batch, so gradients of packs simply add up.
         objective(pack, scores, loss, statistics).backward()
         n_slots += len(pack.ids)
     return n_slots
+
+
+def scoring_of(
+    pack: PackedBatch, mini: RowBatch, loss: LossSpec, config: StepConfig
+) -> dict[str, Any]:
+    """Return how `score_pack` is to score a pack that is trained, as its keyword arguments."""
+    return {
+        "layout": config.layout,
+        "temperature": mini.temperature,
+        "entropy": config.entropy or loss.entropy_coef != 0,
+        "entropy_gradient": loss.entropy_coef != 0,
+        "recompute": config.recomputes(len(pack.ids)),
+    }
 
 
 def step_metrics(batch: RowBatch, loss: LossSpec, outcome: StepOutcome) -> dict[str, float]:

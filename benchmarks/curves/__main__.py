@@ -78,6 +78,19 @@ def run(curve: Curve, seeds: int, records: Records) -> None:
         )
 
 
+def chosen_curves(part: str) -> list[Curve]:
+    """Return the curves whose name has this part.
+
+    Raises:
+        SystemExit: There are none; the message lists all.
+    """
+    found = [curve for curve in all_curves() if part in curve.name]
+    if not found:
+        known = ", ".join(curve.name for curve in all_curves())
+        raise SystemExit(f"no curve has {part!r} in its name; there are: {known}")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print the tables, and return 1 if a fit did not end as it must."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,13 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--shuffled", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    curves = all_curves()
     if options.child:
-        chosen = next(curve for curve in curves if curve.name == options.child)
-        child(chosen, seed=options.seed, shuffled=options.shuffled)
+        curve = next(curve for curve in all_curves() if curve.name == options.child)
+        child(curve, seed=options.seed, shuffled=options.shuffled)
         return 0
     records = Records(options.results)
-    curves = [curve for curve in curves if options.only in curve.name]
+    curves = chosen_curves(options.only)
     if not options.tables:
         for curve in curves:
             run(curve, options.seeds, records)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.tiny_model import write_llama
+
 __all__ = ["END", "make_model", "make_tokenizer"]
 
 END = "<end>"
@@ -46,32 +48,16 @@ def make_model(
     Returns:
         `path`.
     """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = make_tokenizer(symbols, characters=characters)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
+    return write_llama(
+        path,
+        make_tokenizer(symbols, characters=characters),
+        seed=seed,
+        hidden=hidden,
+        layers=layers,
+        context=context,
         intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 16,
-        num_key_value_heads=hidden // 32,
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
         initializer_range=spread,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="float32",
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    directory = Path(path)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
 
 
 def make_tokenizer(symbols: Sequence[str], *, characters: bool = False) -> Any:

@@ -16,7 +16,6 @@ RECORDS = [
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"lora_rank": None}, "lora_rank"),
         ({"good_weight": 0.0}, "good_weight"),
         ({"reference_point": "far"}, "reference_point"),
         ({"source": "records", "threshold": 0.5}, "threshold"),

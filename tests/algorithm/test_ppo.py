@@ -36,7 +36,6 @@ def test_its_names_are_known():
         {"critic_warmup_steps": -1},
         {"value_clip": 0.0},
         {"kl_reward_coef": -1.0},
-        {"kl_reward_coef": 0.1, "lora_rank": None},
         {"adapters": {"a": "a"}},
     ],
 )

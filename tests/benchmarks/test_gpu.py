@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.gpu import Device, engine_floor, main, matmul_parameters, train_floor
+from benchmarks.gpu import Device, engine_floor, main, matmul_parameters, run_curves, train_floor
 from tests.learning.tiny import tiny_llama
 
 DEVICE = Device("made up", bytes_per_second=1e9, flops_per_second=1e9)
@@ -30,3 +30,12 @@ def test_it_runs_on_this_machine(capsys):
     printed = capsys.readouterr().out
     for title in ("engine", "trainer, LoRA r16", "trainer, every weight"):
         assert title in printed
+
+
+def test_learning_curves_are_asked_for_by_name(tmp_path, capfd):
+    """Each in a process of its own; one that nobody knows fails the run and is named."""
+    kept = ["--tables", "--results", str(tmp_path / "none.jsonl")]
+    run_curves(["routing", "guess"], kept)
+    assert capfd.readouterr().err == ""
+    assert run_curves(["sorcery", "routing"], kept) == 1
+    assert "no curve has 'sorcery' in its name; there are: calculator" in capfd.readouterr().err

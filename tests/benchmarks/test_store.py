@@ -2,17 +2,7 @@
 
 import sys
 
-from benchmarks.store import (
-    HEADING,
-    ROWS,
-    Measure,
-    Row,
-    better,
-    run,
-    run_all_quickly,
-    table,
-    write_section,
-)
+from benchmarks.store import ROWS, Measure, Row, better, run, run_all_quickly, table
 
 MEASURE = Measure(name="batches", arguments={"count": 5000})
 RATE = Row(title="enqueue", measure=MEASURE, figure="enqueue.per_second")
@@ -46,20 +36,6 @@ def test_table_compares_with_the_target_or_the_reference():
     ]  # fmt: skip
     assert lines[1][1] == "≥ 95,000/s"
     assert [line[-1] for line in lines] == ["reached", "missed", "failed"]
-
-
-def test_section_takes_the_place_of_the_one_before(tmp_path):
-    """Writing twice leaves one section, and the others as they were."""
-    page = tmp_path / "RESULTS.md"
-    page.write_text("# Measurements\n\nHello.\n\n## Other\n\nKept.\n")
-    for text in ("first", "second"):
-        write_section(page, f"{HEADING}\n\n{text}\n")
-    assert page.read_text() == (
-        f"# Measurements\n\nHello.\n\n## Other\n\nKept.\n\n{HEADING}\n\nsecond\n"
-    )
-    page.write_text(f"# M\n\n{HEADING}\n\nold\n\n## Other\n\nKept.\n")
-    write_section(page, f"{HEADING}\n\nnew\n")
-    assert page.read_text() == f"# M\n\n{HEADING}\n\nnew\n\n## Other\n\nKept.\n"
 
 
 def test_failed_measure_is_a_result():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 TOOL_WORDS = ("<tool_call>\n", "\n</tool_call>", '{"name": "', '", "arguments": {', "}}")
 """Pieces of the Hermes tool-call format that are one token each, so that a call is short."""
@@ -60,24 +61,58 @@ def make_tiny_model(
     Returns:
         `path`, ready for `load_model`.
     """
+    tokenizer = make_tiny_tokenizer(words)
+    return write_llama(
+        path,
+        tokenizer,
+        seed=seed,
+        hidden=hidden,
+        layers=layers,
+        context=context,
+        intermediate_size=3 * hidden,
+    )
+
+
+def write_llama(
+    path: str | Path,
+    tokenizer: Any,
+    *,
+    seed: int,
+    hidden: int,
+    layers: int,
+    context: int,
+    **options: Any,
+) -> Path:
+    """Write a random fp32 Llama with tied embeddings, and its tokenizer, to a directory.
+
+    Args:
+        path: Directory to write; made if absent.
+        tokenizer: Of Hugging Face's kind, with end and padding token.
+        seed: Seed of the weights. The global random state is left as it was.
+        hidden: Width, a multiple of 32; heads are 16 wide.
+        layers: Number of decoder layers.
+        context: Longest sequence, in tokens.
+        options: More of what `LlamaConfig` takes.
+
+    Returns:
+        `path`.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tiny_tokenizer(words)
-    vocabulary = tokenizer.get_vocab()
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=hidden,
-        intermediate_size=3 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 16,
         num_key_value_heads=hidden // 32,
         max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=vocabulary[EOS],
-        pad_token_id=vocabulary[PAD],
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
+        **options,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

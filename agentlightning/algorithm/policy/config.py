@@ -91,7 +91,8 @@ class PolicyConfig(RunConfig):
     correction_high: float = 2.0
     """Bounds of the correction; the truncating kinds use only the upper one."""
     kl_coef: float = 0.0
-    """Factor of the penalty on the distance to the initial model; needs adapters."""
+    """Factor of the penalty on the distance to the initial model, of which a fit without adapters keeps
+    a second copy."""
     kl_kind: KlKind = "k3"
     entropy_coef: float = 0.0
     """Factor of the entropy bonus."""
@@ -124,11 +125,6 @@ class PolicyConfig(RunConfig):
         self._require_one_of("overlong", ("keep", "mask", "penalty"))
         self._require_one_of("advantage_scale", ("none", "group", "batch"))
         self._require_one_of("anchor", ("rollout", "trainer"))
-        self._require(
-            not self.kl_coef or self.lora_rank is not None,
-            "kl_coef",
-            "needs a reference model: train adapters (lora_rank), whose base is the reference",
-        )
 
     def _check_credit(self) -> None:
         self._require_one_of("credit", get_args(CreditName))

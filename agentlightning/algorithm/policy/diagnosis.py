@@ -108,20 +108,27 @@ def signal_warning(
     *,
     step: int,
     metrics: Mapping[str, float] | None = None,
+    earlier: Sequence[float] = (),
 ) -> str | None:
     """Return a warning when too little of the batch, or nothing at all, teaches anything.
+
+    There is none where all rollouts have the fit's best reward and it began with less: nothing is
+    left to learn then.
 
     Args:
         outcomes: All rollouts of the step.
         step: Its number, from 1.
         metrics: Those of the step, where the learner says what it trained; without them groups
             of equal rewards are taken to teach nothing.
+        earlier: Rewards of the steps before, or their extremes.
     """
     told = metrics or {}
     rewards = [r for members in group_rewards(outcomes).values() for r in members]
     if not rewards:
         return None
     mean = sum(rewards) / len(rewards)
+    if earlier and min(earlier) + _TOLERANCE < max(earlier) <= min(rewards) + _TOLERANCE:
+        return None
     if told.get("training/n_trained_tokens", 1.0) == 0:
         return _nothing_learnt(step, mean, max(rewards) - min(rewards), told)
     groups = len(group_rewards(outcomes))

@@ -84,6 +84,8 @@ class PolicyLoop:
         self._ahead: StepsAhead | None = None
         self._checkpoints = CheckpointStore(run.checkpoints_path, keep=config.keep)
         self._state = LoopState()
+        self._rewards_seen: tuple[float, ...] = ()
+        """The least and the greatest, once there are any."""
         self._unmarked: list[str] = []
         """Rollouts that no checkpoint includes yet."""
 
@@ -190,7 +192,11 @@ class PolicyLoop:
         self._state.step += 1
         self._state.version = self._policy.version
         metrics |= self._speed(metrics, sample, started, sampled)
-        warning = signal_warning(outcomes, step=self._state.step, metrics=metrics)
+        warning = signal_warning(
+            outcomes, step=self._state.step, metrics=metrics, earlier=self._rewards_seen
+        )
+        rewards = [each.reward for each in outcomes if each.reward is not None]
+        self._rewards_seen = _extremes([*self._rewards_seen, *rewards])
         if warning:
             logger.warning("weak training signal", extra={"diagnosis": warning})
             self._progress.warned(warning)
@@ -298,6 +304,10 @@ class PolicyLoop:
         """Return the best evaluated checkpoint, or the last one when none was evaluated."""
         chosen = self._checkpoints.best() or self._checkpoints.latest()
         return chosen.path if chosen else None
+
+
+def _extremes(rewards: Sequence[float]) -> tuple[float, ...]:
+    return (min(rewards), max(rewards)) if rewards else ()
 
 
 def _reason(error: BaseException | None) -> str:

@@ -282,7 +282,7 @@ class Policy:
             A stream per row, NaN where nothing is trained.
 
         Raises:
-            ConfigurationError: Every weight is trained, so that no reference is left.
+            ConfigurationError: The backend has no reference.
         """
         backend = _ready(self._backend)
         score = backend.reference_logprobs if reference else backend.logprobs

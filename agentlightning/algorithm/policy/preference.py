@@ -72,9 +72,9 @@ class Comparison(Protocol):
 class PreferenceGradient:
     """Learns from comparisons of answers."""
 
-    def __init__(self, config: DPOConfig | KTOConfig, policy: Policy) -> None:
+    def __init__(self, config: PreferenceConfig, policy: Policy) -> None:
         """Learn for `policy` under `config`."""
-        self._config: PreferenceConfig = config
+        self._config = config
         self._compare = config.compare
         self._mismatched = config.needs_mismatched
         self._policy = policy

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from agentlightning.algorithm.policy.run_config import RunConfig
+from agentlightning.algorithm.policy.answer_config import AnswerConfig
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm.policy.preference import Comparison
 
 __all__ = ["PreferenceConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceConfig(RunConfig):
+class PreferenceConfig(AnswerConfig, ABC):
     """Where comparisons come from, and how strong the pull towards the initial model is."""
 
     source: Literal["rollouts", "records"] = "rollouts"
@@ -20,36 +25,22 @@ class PreferenceConfig(RunConfig):
     of records in a step."""
     beta: float = 0.1
     """Factor of the log-ratio to the initial model; the larger, the nearer the model stays."""
-    update_epochs: int = 1
-    """Updates per step, each on all that the step compares."""
 
     def __post_init__(self) -> None:
-        RunConfig.__post_init__(self)  # A dataclass with slots has no zero-argument super().
+        AnswerConfig.__post_init__(self)
         self._require_one_of("source", ("rollouts", "records"))
-        self._require(
-            self.adapters is None,
-            "adapters",
-            "is for policy gradients; here one adapter is trained",
-        )
         self._require(self.beta > 0, "beta", "must be positive")
-        self._require(self.update_epochs >= 1, "update_epochs", "must be at least 1")
-        self._require(
-            self.lora_rank is not None,
-            "lora_rank",
-            "must be given: the reference is the model without its adapters",
-        )
         self._require(
             self.source == "records" or self.group_size >= 2,
             "group_size",
             "must be at least 2: answers to one task are compared",
         )
 
-    @property
-    def trained_roles(self) -> str | None:
-        """Return which roles are trained; answers that are given have none."""
-        return self.roles if self.source == "rollouts" else None
+    @abstractmethod
+    def compare(self, rewards: Sequence[float], groups: Sequence[object]) -> Comparison:
+        """Return what of a step's answers is compared with what; loads numpy."""
 
     @property
-    def answer_temperature(self) -> float:
-        """Return the temperature at which answers are scored."""
-        return self.temperature if self.source == "rollouts" else 1.0
+    @abstractmethod
+    def needs_mismatched(self) -> bool:
+        """Return whether prompts must be scored with one another's answers."""

@@ -32,21 +32,27 @@ def make_train_backend(
         TrainingError: The model cannot be loaded onto another device.
     """
     torch_config = _torch_config(config)
+    load = partial(_load, config.model, str(model.dtype).removeprefix("torch."))
+    # Loaded when a loss first compares with it; with adapters their base is the reference.
+    reference = None if config.lora_rank else partial(load, str(model.device))
     if devices is None or devices == 1:
-        return TorchTrainBackend(model, config=torch_config)
+        return TorchTrainBackend(model, config=torch_config, load_reference=reference)
     from agentlightning.learning.backends.distributed import (
         DistributedTrainBackend,
         other_devices,
     )
 
-    load = partial(_load, config.model, str(model.dtype).removeprefix("torch."))
     others = other_devices(model.device, devices)
     if not shard:
-        return DistributedTrainBackend(model, load=load, devices=others, config=torch_config)
+        return DistributedTrainBackend(
+            model, load=load, devices=others, config=torch_config, load_reference=reference
+        )
     from agentlightning.learning.backends.sharded import ShardedTrainBackend
 
     everywhere = [str(model.device), *others]
-    return ShardedTrainBackend(model, load=load, devices=everywhere, config=torch_config)
+    return ShardedTrainBackend(
+        model, load=load, devices=everywhere, config=torch_config, load_reference=reference
+    )
 
 
 def _torch_config(config: RunConfig) -> TorchConfig:

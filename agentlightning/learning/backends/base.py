@@ -65,7 +65,8 @@ class TrainBackend(Protocol):
             As `logprobs` does.
 
         Raises:
-            ConfigurationError: There is no such model any more: every weight is trained.
+            ConfigurationError: There is no such model any more: every weight is trained, and nothing
+                loads the initial ones.
         """
         ...
 

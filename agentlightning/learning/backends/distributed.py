@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from agentlightning.errors import ConfigurationError, TrainingError
-from agentlightning.learning.backends.torch import TorchConfig, TorchTrainBackend
+from agentlightning.learning.backends.torch import LoadReference, TorchConfig, TorchTrainBackend
 from agentlightning.learning.backends.workers import Place, Workers
 from agentlightning.learning.lora import ADAPTER, using_adapter
 from agentlightning.learning.losses import LossSpec
@@ -151,6 +151,7 @@ class DistributedTrainBackend(TorchTrainBackend):
         load: LoadModel,
         devices: Sequence[str],
         config: TorchConfig | None = None,
+        load_reference: LoadReference | None = None,
     ) -> None:
         """Start the workers and wait until their weights are those of `model`.
 
@@ -159,12 +160,13 @@ class DistributedTrainBackend(TorchTrainBackend):
             load: Loads the same model in a worker.
             devices: Devices of the workers, besides that of `model`: `cuda:1`, `cpu`.
             config: How to train.
+            load_reference: See `TorchTrainBackend`; it stays in this process.
 
         Raises:
             ConfigurationError: There are no workers, or the model cannot be trained this way.
             TrainingError: A worker cannot load the model.
         """
-        super().__init__(model, config=config)
+        super().__init__(model, config=config, load_reference=load_reference)
         if not devices:
             raise ConfigurationError("give the devices of further processes, or TorchTrainBackend")
         replica = partial(_Replica, load, replace(self.config, critic=None))
@@ -194,7 +196,7 @@ class DistributedTrainBackend(TorchTrainBackend):
         started = perf_counter()
         batch.require_signal()
         with self._at_work:
-            outcome = self._run(batch, loss, adapter)
+            outcome = self._run(self._with_reference(batch, loss), loss, adapter)
         metrics = step_metrics(batch, loss, outcome) | {
             "training/lr": self.optimizers[adapter].lr,
             "training/seconds": perf_counter() - started,

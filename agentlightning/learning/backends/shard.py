@@ -31,7 +31,13 @@ from agentlightning.learning.objective import StepStatistics, objective
 from agentlightning.learning.optimizer import Optimizer
 from agentlightning.learning.packing import PackedBatch
 from agentlightning.learning.rows import RowBatch
-from agentlightning.learning.step import StepConfig, StepOutcome, packs_of, update_weights
+from agentlightning.learning.step import (
+    StepConfig,
+    StepOutcome,
+    packs_of,
+    scoring_of,
+    update_weights,
+)
 
 __all__ = ["Shard"]
 
@@ -150,14 +156,7 @@ class Shard:
         fault: NonFiniteLossError | None = None
         for number, other in enumerate(longest):
             pack = mine[number] if number < len(mine) else other
-            scores = self._scorer(
-                pack,
-                layout=config.layout,
-                temperature=mini.temperature,
-                entropy=config.entropy or loss.entropy_coef != 0,
-                entropy_gradient=loss.entropy_coef != 0,
-                recompute=config.recomputes(len(pack.ids)),
-            )
+            scores = self._scorer(pack, **scoring_of(pack, mini, loss, config))
             value = scores.logp.sum() * 0.0
             if number < len(mine):
                 try:

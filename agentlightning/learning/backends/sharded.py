@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from agentlightning.errors import ConfigurationError, TrainingError
 from agentlightning.learning.backends.distributed import LoadModel
 from agentlightning.learning.backends.shard import Shard
-from agentlightning.learning.backends.torch import TorchConfig, TorchTrainBackend
+from agentlightning.learning.backends.torch import LoadReference, TorchConfig, TorchTrainBackend
 from agentlightning.learning.backends.weights_file import WeightsFile
 from agentlightning.learning.backends.workers import Workers
 from agentlightning.learning.lora import ADAPTER, adapter_parameters, using_adapter
@@ -47,6 +47,7 @@ class ShardedTrainBackend(TorchTrainBackend):
         load: LoadModel,
         devices: Sequence[str],
         config: TorchConfig | None = None,
+        load_reference: LoadReference | None = None,
     ) -> None:
         """Start the workers and wait until they have the weights of `model`.
 
@@ -55,12 +56,13 @@ class ShardedTrainBackend(TorchTrainBackend):
             load: Loads the same model in a worker, in its memory and not on its device.
             devices: Devices of the workers: `cuda:0`, `cuda:1`, `cpu`.
             config: How to train.
+            load_reference: See `TorchTrainBackend`; it stays whole, in this process.
 
         Raises:
             ConfigurationError: There are fewer than two devices, or the model cannot be trained.
             TrainingError: A worker cannot load the model.
         """
-        super().__init__(model, config=config)
+        super().__init__(model, config=config, load_reference=load_reference)
         if len(devices) < 2:
             raise ConfigurationError("give two devices or more to share a model out between")
         worker = partial(Shard, load, replace(self.config, critic=None))
@@ -103,6 +105,7 @@ class ShardedTrainBackend(TorchTrainBackend):
         started = perf_counter()
         batch.require_signal()
         with using_adapter(self.model, adapter):
+            batch = self._with_reference(batch, loss)
             scored = with_fixed_scores(self.model, batch, loss, self._step)
         with self._at_work:
             answers = self._step_all(scored, loss, adapter)

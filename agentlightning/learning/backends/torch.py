@@ -7,7 +7,8 @@ pause around `step` and `restore`.
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -36,11 +37,13 @@ from agentlightning.learning.rows import RowBatch
 from agentlightning.learning.step import StepConfig, score_rows, staleness, train_step
 from agentlightning.learning.value_loss import ValueLossSpec
 
-__all__ = ["STATE", "WEIGHTS", "LoraConfig", "TorchConfig", "TorchTrainBackend"]
+__all__ = ["STATE", "WEIGHTS", "LoadReference", "LoraConfig", "TorchConfig", "TorchTrainBackend"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ACTIVATION_BYTES = 1 << 30
+LoadReference = Callable[[], nn.Module]
+
 LORA_LR = 2e-5
 FULL_LR = 1e-6
 
@@ -113,14 +116,29 @@ class TorchTrainBackend:
     mode, so that dropout never makes sampling and training disagree.
     """
 
-    def __init__(self, model: nn.Module, *, config: TorchConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        config: TorchConfig | None = None,
+        load_reference: LoadReference | None = None,
+    ) -> None:
         """Prepare `model` for training.
+
+        Args:
+            model: What is trained.
+            config: How.
+            load_reference: Loads the model as it was before training, for losses that compare with
+                it while every weight is trained; called when the first of them comes, and kept.
+                Adapters need none: their base is the reference.
 
         Raises:
             ConfigurationError: The model cannot be trained this way.
         """
         self.config = config or TorchConfig()
         self.model = model.eval()
+        self._load_reference = load_reference
+        self._reference: nn.Module | None = None
         check_head(model)
         layout = choose_layout(model) if self.config.layout == "auto" else self.config.layout
         self._prepare_model()
@@ -209,7 +227,7 @@ class TorchTrainBackend:
             losses=frozenset(loss_names()),
             lora=self.config.lora is not None,
             prefix_packing=self._step.layout == "tree",
-            reference=self.config.lora is not None,
+            reference=self.config.lora is not None or self._load_reference is not None,
             adapters=self.config.adapters,
             critic=self._critic is not None,
             dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
@@ -222,11 +240,27 @@ class TorchTrainBackend:
 
     def reference_logprobs(self, batch: RowBatch) -> list[NDArray[np.float32]]:
         if self.config.lora is None:
-            raise ConfigurationError(
-                "there is no reference model: train adapters (lora_rank), whose base is one"
-            )
+            return score_rows(self._reference_model(), batch, self._step)
         with adapters_disabled(self.model):
             return score_rows(self.model, batch, self._step)
+
+    def _reference_model(self) -> nn.Module:
+        if self._reference is None:
+            if self._load_reference is None:
+                raise ConfigurationError(
+                    "there is no reference model: train adapters, whose base is one, or give "
+                    "load_reference"
+                )
+            self._reference = self._load_reference().eval().requires_grad_(False)
+        return self._reference
+
+    def _with_reference(self, batch: RowBatch, loss: LossSpec) -> RowBatch:
+        """Fill in the reference's scores, where `loss` needs them and no adapter can be put off."""
+        if self.config.lora is not None or not loss.kl_coef:
+            return batch
+        scores = self.reference_logprobs(batch)
+        rows = tuple(replace(r, logp_ref=s) for r, s in zip(batch.rows, scores, strict=True))
+        return replace(batch, rows=rows)
 
     def step(
         self,
@@ -238,6 +272,7 @@ class TorchTrainBackend:
     ) -> dict[str, float]:
         self._check_adapter(adapter)
         with using_adapter(self.model, adapter):
+            batch = self._with_reference(batch, loss)
             metrics = train_step(self.model, self.optimizers[adapter], batch, loss, self._step)
         return metrics if version is None else metrics | staleness(batch, version)
 

@@ -124,6 +124,17 @@ def test_a_step_without_signal_says_what_was_wasted(rewards, changes, advice):
     assert advice in warning
 
 
+@pytest.mark.parametrize(
+    ("earlier", "reward", "warns"),
+    [((0.0, 1.0), 1.0, False), ((1.0, 1.0), 1.0, True), ((0.0, 1.0), 0.5, True), ((), 1.0, True)],
+)
+def test_a_fit_that_has_learnt_all_is_not_warned(earlier, reward, warns):
+    """Where all rollouts have the best reward so far, and there was less before."""
+    batch = [outcome(reward, group=g) for g in "aabb"]
+    found = signal_warning(batch, step=9, metrics=told(), earlier=earlier)
+    assert (found is not None) == warns
+
+
 def test_what_the_learner_trained_counts_more_than_equal_rewards():
     """Rewards of single calls may teach where rollouts are equal."""
     batch = [outcome(0.0, group=g) for g in "aabbcc"]

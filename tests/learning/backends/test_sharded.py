@@ -1,6 +1,7 @@
 """Processes that hold a shard each train as one does that holds it all. Real ones, on the CPU."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -32,7 +33,11 @@ def two(request):
     """A backend of two processes with a shard each, and one beside it that trained alike."""
     torch.manual_seed(1)
     backend = ShardedTrainBackend(
-        load("cpu"), load=load, devices=["cpu", "cpu"], config=request.param
+        load("cpu"),
+        load=load,
+        devices=["cpu", "cpu"],
+        config=request.param,
+        load_reference=partial(load, "cpu"),
     )
     yield backend
     backend.close()
@@ -40,7 +45,7 @@ def two(request):
 
 def alone(two, path):
     """A single-process backend that goes on from where `two` is."""
-    one = TorchTrainBackend(load("cpu"), config=two.config)
+    one = TorchTrainBackend(load("cpu"), config=two.config, load_reference=partial(load, "cpu"))
     path.mkdir()
     two.save(path)
     one.restore(path)
@@ -62,13 +67,15 @@ def test_two_steps_are_those_of_one_process(two, tmp_path):
     """Weights and metrics equal those of a single process, with checkpoints either way."""
     one, batch = alone(two, tmp_path / "a"), batch_of(known(random_rows()))
     name, before = two.config.adapters[0], weights(two)
-    loss = LossSpec(anchor="trainer", epochs=2, mini_batches=2)
+    loss = LossSpec(anchor="trainer", epochs=2, mini_batches=2, kl_coef=0.1)
     for spec in (LossSpec(), loss):
         want, got = one.step(batch, spec, name), two.step(batch, spec, name, version=3)
         for metric in ("loss", "grad_norm", "ratio_mean", "ess", "kl", "entropy", "lr"):
             key = f"training/{metric}"
             assert got[key] == pytest.approx(want[key], rel=1e-4), metric
         assert got["training/n_updates"] == want["training/n_updates"]
+    assert got["training/kl_reference"] == pytest.approx(want["training/kl_reference"], rel=1e-3)
+    assert got["training/kl_reference"] > 0
     assert same(one, two)
     assert (before - weights(two)).abs().max() > 1e-3
     again = alone(two, tmp_path / "b")

@@ -1,6 +1,7 @@
 """The torch backend: training, saving and exporting one model in place."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import peft
@@ -207,9 +208,12 @@ def test_adapters_that_are_not_there_are_named():
         backend(TorchConfig(adapters=("router", "writer")))
 
 
-def test_the_reference_is_the_model_before_training():
-    """With adapters it stays what it was, whatever was learnt; a whole model has none."""
-    backend = TorchTrainBackend(tiny_llama(), config=TorchConfig(lora=LoraConfig(r=4), lr=1e-2))
+@pytest.mark.parametrize(
+    "config", [TorchConfig(lora=LoraConfig(r=4), lr=1e-2), TorchConfig(lr=1e-3)]
+)
+def test_the_reference_is_the_model_before_training(config):
+    """It stays what it was, whatever was learnt: the base of adapters, or a copy that is loaded."""
+    backend = TorchTrainBackend(tiny_llama(), config=config, load_reference=tiny_llama)
     batch = batch_of(random_rows())
     before = backend.logprobs(batch)
     for _ in range(2):
@@ -218,5 +222,27 @@ def test_the_reference_is_the_model_before_training():
     for one, same, other in zip(before, reference, now, strict=True):
         np.testing.assert_allclose(one, same, atol=1e-5)
         assert np.nanmax(np.abs(other - one)) > 1e-3
-    with pytest.raises(ConfigurationError, match="lora_rank"):
-        TorchTrainBackend(tiny_llama()).reference_logprobs(batch)
+
+
+def test_a_whole_model_without_a_reference():
+    """It can be trained, but not be compared with what it was."""
+    batch, backend = batch_of(random_rows()), TorchTrainBackend(tiny_llama())
+    assert not backend.capabilities.reference
+    with pytest.raises(ConfigurationError, match="load_reference"):
+        backend.reference_logprobs(batch)
+    with pytest.raises(ConfigurationError, match="load_reference"):
+        backend.step(batch, LossSpec(kl_coef=0.1))
+
+
+def test_a_kl_penalty_pulls_a_whole_model_back():
+    """Without a reward it comes back to the reference that it had left."""
+    backend = TorchTrainBackend(
+        tiny_llama(), config=TorchConfig(lr=1e-3), load_reference=tiny_llama
+    )
+    batch = batch_of(random_rows())
+    for _ in range(4):
+        backend.step(batch, LossSpec())
+    still = batch_of([replace(row, adv=row.adv * 0) for row in batch.rows])
+    loss = LossSpec(kl_coef=1.0, kl_kind="k2", kl_unbiased=False)
+    kls = [backend.step(still, loss)["training/kl_reference"] for _ in range(12)]
+    assert 0 <= kls[-1] < 0.5 * kls[0]
