@@ -39,8 +39,8 @@ class AdamWConfig:
     """Norm of the whole gradient, before clipping, beyond which nothing is updated."""
 
     grad_norm_spike: float | None = 1000.0
-    """The same as a multiple of the running median, once that is known. A norm that `grad_clip`
-    cuts by less than ten times never counts as a spike."""
+    """The same as a multiple of the running median, once that is known, where there is no
+    `grad_norm_limit`. A norm that `grad_clip` cuts by less than ten times never counts as a spike."""
 
     warmup_steps: int = 0
     """Updates over which the learning rate rises linearly to `lr`; constant afterwards."""
@@ -95,7 +95,8 @@ class Optimizer:
             The norm of the gradient before clipping.
 
         Raises:
-            NonFiniteLossError: The gradient is NaN or infinite; parameters are left as they were.
+            NonFiniteLossError: The gradient is NaN or infinite, and parameters are left as they
+                were; or the update made parameters so, and they are lost.
             ExplodingGradientError: It is larger than allowed; parameters are left as they were.
         """
         self._sum_over_processes()
@@ -105,6 +106,7 @@ class Optimizer:
             self._check(norm)
             clip = self.config.grad_clip
             self._apply(1.0 if clip is None else min(1.0, clip / (norm + 1e-6)))
+            self._check_updated()
         finally:
             self.zero_grad()
         self.updates += 1
@@ -151,21 +153,35 @@ class Optimizer:
             raise ExplodingGradientError(
                 f"the gradient's norm is {norm:.3g}, more than {why}; nothing was updated (update "
                 f"{self.updates + 1}, learning rate {self.lr:.3g}). Largest parts: "
-                f"{self._largest()}. Lower the learning rate, or go on from the last checkpoint"
+                f"{self._largest()}. A run that is resumed meets this gradient again: a larger "
+                "grad_norm_limit lets it pass, scaled down. Where earlier updates ruined the "
+                "weights, begin anew with a lower learning rate"
+            )
+
+    @torch.no_grad()
+    def _check_updated(self) -> None:
+        """Make sure that what is sampled and saved from now on are numbers."""
+        # Not of the masters: what is 70000 in fp32 is infinite in fp16.
+        norms = [torch.linalg.vector_norm(p, dtype=torch.float32) for p in self._parameters]
+        if not math.isfinite(float(torch.linalg.vector_norm(torch.stack(norms)))):
+            raise NonFiniteLossError(
+                "the update made parameters infinite, NaN or next to it (update "
+                f"{self.updates + 1}, learning rate {self.lr:.3g}), so the weights in memory are "
+                "lost. Go on from the last checkpoint with a lower learning rate"
             )
 
     def _norm_limit(self) -> tuple[float, str]:
         """Return the largest norm that is allowed, and in words where it comes from."""
         fixed, spike = self.config.grad_norm_limit, self.config.grad_norm_spike
-        limits = [] if fixed is None else [(fixed, f"grad_norm_limit={fixed:g}")]
+        if fixed is not None:
+            # Alone: a resumed run meets the same gradient again, and this is how to let it pass.
+            return fixed, f"grad_norm_limit={fixed:g}"
         known = [norm for norm in self._norms if norm > 0]
-        if spike is not None and len(known) >= MEDIAN_FROM:
-            median = statistics.median(known)
-            floor = 10 * (self.config.grad_clip or 0.0)
-            limits.append(
-                (max(spike * median, floor), f"{spike:g} times the median of {median:.3g}")
-            )
-        return min(limits, default=(math.inf, ""))
+        if spike is None or len(known) < MEDIAN_FROM:
+            return math.inf, ""
+        median = statistics.median(known)
+        floor = 10 * (self.config.grad_clip or 0.0)
+        return max(spike * median, floor), f"{spike:g} times the median of {median:.3g}"
 
     def _largest(self) -> str:
         """Name the parameters with the largest gradients."""

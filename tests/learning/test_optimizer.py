@@ -96,6 +96,26 @@ def test_a_gradient_above_the_limit_changes_nothing():
     assert push(layer, optimizer, 4.0) == 4.0
 
 
+def test_a_given_limit_counts_alone():
+    """With a limit of one's own a gradient may be any multiple of the median."""
+    layer, optimizer = one_weight(grad_norm_limit=1e9)
+    for _ in range(9):
+        push(layer, optimizer, 0.5)
+    assert push(layer, optimizer, 1e6) == 1e6
+
+
+@pytest.mark.parametrize(("dtype", "rate"), [(torch.float16, 1e5), (torch.float32, 1e37)])
+def test_an_update_that_overflows_is_told(dtype, rate):
+    """Weights that an update made infinite, or in fp16 those beside sound masters, never pass."""
+    model = layer(dtype)
+    optimizer = Optimizer(model, AdamWConfig(lr=rate, weight_decay=1.0))
+    with pytest.raises(NonFiniteLossError, match=r"infinite.*rate 1e\+.*lower"):
+        for value in (1.0, -1.0, 1.0):
+            give(model, value)
+            optimizer.update()
+    assert not torch.isfinite(model.weight.norm())
+
+
 def test_a_gradient_out_of_proportion_changes_nothing():
     """Far above the running median raises, once there is one; restored runs remember it."""
     layer, optimizer = one_weight()

@@ -130,8 +130,8 @@ class RunConfig:
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm."""
     grad_norm_limit: float | None = None
-    """The run stops, with a diagnosis, when the gradient's norm before scaling exceeds this; in any
-    case when it exceeds a thousand times its running median."""
+    """The run stops, with a diagnosis, when the gradient's norm before scaling exceeds this; None:
+    when it exceeds a thousand times its running median."""
     micro_batch_tokens: int = 2048
     """Most distinct tokens in one forward pass; bounds memory."""
 
