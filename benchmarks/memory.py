@@ -37,6 +37,9 @@ LIMIT_MIB = 3000.0
 PARTS = ("run", "pack", "steps", "loop")
 MIB = 1 << 20
 
+Found = dict[str, Any]
+"""What a part took in MiB: `peak`, `loaded`, `early` and `late`; a list of all that was `seen`."""
+
 
 def resident() -> float:
     """Return this process's resident memory in MiB; garbage and freed pages are left out.
@@ -49,7 +52,7 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / MIB
 
 
-def run_part(steps: int) -> dict[str, float]:
+def run_part(steps: int) -> Found:
     """Train SmolLM2 with agents over HTTP; the driver is that of the comparison with TRL."""
     del steps
     from benchmarks.trl_driver import run_agents
@@ -58,7 +61,7 @@ def run_part(steps: int) -> dict[str, float]:
     return {}
 
 
-def pack_part(steps: int) -> dict[str, float]:
+def pack_part(steps: int) -> Found:
     """Train on as many distinct tokens as go into one forward pass."""
     del steps
     import numpy as np
@@ -118,7 +121,7 @@ class Watch(ProgressSink):
             self.seen.append(resident())
 
 
-def steps_part(steps: int) -> dict[str, float]:
+def steps_part(steps: int) -> Found:
     """Train a tiny model for many steps with the whole package."""
     import agentlightning as agl
     from agentlightning.store.url import open_store
@@ -158,7 +161,7 @@ def steps_part(steps: int) -> dict[str, float]:
     return growth(watch.seen)
 
 
-def loop_part(steps: int) -> dict[str, float]:
+def loop_part(steps: int) -> Found:
     """Sample and train a tiny model for many steps, without anything around it."""
     return growth([megabytes for _, megabytes in long_loop(steps)])
 
@@ -225,12 +228,12 @@ def _fail(error: BaseException) -> None:
     raise error
 
 
-def growth(seen: Sequence[float]) -> dict[str, float]:
-    """Tell resident memory after a tenth of the steps, and at the end."""
-    return {"early": seen[0], "late": seen[-1]}
+def growth(seen: Sequence[float]) -> Found:
+    """Tell resident memory after a tenth of the steps, at the end, and all along."""
+    return {"early": seen[0], "late": seen[-1], "seen": list(seen)}
 
 
-WORK: dict[str, Callable[[int], dict[str, float]]] = {
+WORK: dict[str, Callable[[int], Found]] = {
     "run": run_part,
     "pack": pack_part,
     "steps": steps_part,
@@ -238,7 +241,7 @@ WORK: dict[str, Callable[[int], dict[str, float]]] = {
 }
 
 
-def measure(part: str, steps: int) -> dict[str, float]:
+def measure(part: str, steps: int) -> Found:
     """Run one part in a fresh process.
 
     Raises:
@@ -252,19 +255,34 @@ def measure(part: str, steps: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(found: dict[str, dict[str, float]], steps: int) -> list[list[str]]:
-    """Return what each part took."""
-    titles = {
+def titles(steps: int) -> dict[str, str]:
+    """Return what each part is called."""
+    return {
         "run": "SmolLM2-135M, LoRA r16, whole package, 4 x 8 rollouts a step",
         "pack": "SmolLM2-135M, LoRA r16, one forward pass of 2,048 slots, trainer alone",
         "steps": f"tiny model, {steps} steps of the whole package",
         "loop": f"tiny model, {steps} steps of sampler and trainer",
     }
+
+
+def notes(found: dict[str, Found], steps: int) -> list[str]:
+    """Return what was seen along the way, a line a part."""
+    return [
+        f"{titles(steps)[part].capitalize()}, MiB after each tenth: "
+        + ", ".join(f"{each:.0f}" for each in figures["seen"])
+        + "."
+        for part, figures in found.items()
+        if "seen" in figures
+    ]
+
+
+def table(found: dict[str, Found], steps: int) -> list[list[str]]:
+    """Return what each part took."""
     lines = [["", "peak", f"after {max(1, steps // 10)} steps", f"after {steps} steps"]]
     for part, figures in found.items():
         cells = [figures.get(name) for name in ("peak", "early", "late")]
         texts = ["-" if cell is None else f"{cell:,.0f} MiB" for cell in cells]
-        lines.append([titles[part], *texts])
+        lines.append([titles(steps)[part], *texts])
     return lines
 
 
@@ -287,11 +305,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     found = {part: measure(part, options.steps) for part in options.parts}
     lines = table(found, options.steps)
+    along = notes(found, options.steps)
     print_table(lines)
+    print(*along, sep="\n")
     if options.write:
-        write_section(
-            HEADING, section(HEADING, "python -m benchmarks.memory", options.write, lines)
-        )
+        text = section(HEADING, "python -m benchmarks.memory", options.write, lines, along)
+        write_section(HEADING, text)
     return int(any(found[part]["peak"] > LIMIT_MIB for part in ("run", "pack") if part in found))
 
 
