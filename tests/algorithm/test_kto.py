@@ -53,7 +53,7 @@ def test_labels_of_rollouts(lively_model, tmp_path):
     """Rollouts are good or bad by a threshold, and what is rewarded becomes more frequent."""
     learning = agl.KTO(
         model=str(lively_model), model_alias="tiny", run_dir=str(tmp_path / "run"), threshold=1.0,
-        group_size=8, batch_groups=4, steps=12, max_tokens=2, lora_rank=8, learning_rate=1e-2,
+        group_size=8, batch_groups=4, steps=24, max_tokens=2, lora_rank=8, learning_rate=5e-3,
         checkpoint_every=100, progress=[],
     )  # fmt: skip
     result = agl.Trainer(algorithm=learning, concurrency=32).fit(LikesAscii(), ["a", "b", "c", "d"])
