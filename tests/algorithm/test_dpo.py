@@ -1,6 +1,7 @@
 """DPO as an algorithm: its settings, and fits on records and on rollouts."""
 
 import json
+from statistics import fmean
 
 import pytest
 
@@ -75,4 +76,5 @@ def test_pairs_of_rollouts(tmp_path):
     assert sum(rewards[-4:]) > sum(rewards[:4]) + 2
     compared = [line for line in lines if line["training/n_compared"]]
     assert compared[0]["training/n_pairs"] > 4
-    assert compared[-1]["training/rewards/accuracies"] > 0.5
+    # The last steps have but one pair or two each.
+    assert fmean(line["training/rewards/accuracies"] for line in compared[-5:]) > 0.7
