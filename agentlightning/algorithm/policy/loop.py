@@ -94,8 +94,8 @@ class PolicyLoop:
     ) -> FitResult:
         """Train to the last step, and return what was achieved.
 
-        A cancellation (Ctrl-C) leaves the last finished step's checkpoint and a result marked
-        as interrupted behind, and is passed on.
+        A cancellation (Ctrl-C) leaves the last checkpoint (see `checkpoint_every`) and a result
+        marked as interrupted behind, and is passed on.
         """
         if train_dataset is None or len(train_dataset) == 0:
             raise ConfigurationError(f"{self._name} needs a train_dataset with at least one task.")
