@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,6 +22,7 @@ from agentlightning.engine.request import Generation, Request
 from agentlightning.engine.sampler import Sampler
 from agentlightning.engine.sampling import SamplingParams
 from agentlightning.learning.lora import LoraConfig, activate_adapter, inject_lora
+from benchmarks.quiet import quiet
 from benchmarks.results import print_table, section, write_section
 
 HEADING = "## Engine"
@@ -241,10 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="only lines whose title has this part")
     parser.add_argument("--write", metavar="CIRCUMSTANCES", help="also write RESULTS.md")
     options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
-    lines = compare(options.dtype, options.rounds, options.only)
+    with quiet():
+        lines = compare(options.dtype, options.rounds, options.only)
     print_table(lines)
     if options.write:
         circumstances = f"SmolLM2-135M, {options.threads} thread(s), {options.write}"

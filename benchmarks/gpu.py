@@ -11,12 +11,10 @@ Usage: `python -m benchmarks.gpu [--model NAME] [--curves calculator routing] [-
 from __future__ import annotations
 
 import argparse
-import logging
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.memory import random_row
+from benchmarks.quiet import quiet
 from benchmarks.results import print_table, section, write_section
 
 HEADING = "## Engine and trainer on one device"
@@ -242,9 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--curves", nargs="*", default=[], help="learning curves to run as well")
     parser.add_argument("--write", metavar="CIRCUMSTANCES", help="also write RESULTS.md")
     options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as directory:
+    with quiet(), tempfile.TemporaryDirectory() as directory:
         source = options.model
         if options.tiny:
             from tests.support.tiny_model import make_tiny_model

@@ -76,7 +76,7 @@ def main() -> None:
     text = section(
         HEADING,
         f"python -m benchmarks.kill_matrix --kills {options.kills} --seed {options.seed} --write",
-        "a tiny model from scratch, six steps of two groups of eight, two runner processes, SIGKILL",
+        "a tiny model from scratch, ten steps of two groups of eight, two runner processes, SIGKILL",
         table,
         [
             "After each: every step trained once and on whole groups, no rollout that had ended run "

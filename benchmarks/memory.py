@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ import psutil
 
 from agentlightning._internal.heap import release_free_memory
 from agentlightning.progress.base import ProgressSink, RunInfo, StepReport
+from benchmarks.quiet import quiet
 from benchmarks.results import print_table, section, write_section
 
 HEADING = "## Memory of a training run"
@@ -295,9 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", metavar="CIRCUMSTANCES", help="also write RESULTS.md")
     options = parser.parse_args(arguments)
     if options.child:
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        figures = WORK[options.child](options.steps)
+        with quiet():
+            figures = WORK[options.child](options.steps)
         # Linux counts in KiB, macOS in bytes.
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import random
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from benchmarks.quiet import quiet
 
 MODEL = "smollm2-135m-instruct"
 GROUPS, MEMBERS, NEW_TOKENS = 4, 8, 14
@@ -298,10 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
     sides = {"trl": run_trl, "loop": run_loop, "agents": run_agents}
-    sides[options.side](options.steps)
+    with quiet():
+        sides[options.side](options.steps)
 
 
 if __name__ == "__main__":

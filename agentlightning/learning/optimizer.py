@@ -162,7 +162,10 @@ class Optimizer:
     def _check_updated(self) -> None:
         """Make sure that what is sampled and saved from now on are numbers."""
         # Not of the masters: what is 70000 in fp32 is infinite in fp16.
-        norms = [torch.linalg.vector_norm(p, dtype=torch.float32) for p in self._parameters]
+        norms = [
+            torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float32))
+            for p in self._parameters
+        ]
         if not math.isfinite(float(torch.linalg.vector_norm(torch.stack(norms)))):
             raise NonFiniteLossError(
                 "the update made parameters infinite, NaN or next to it (update "

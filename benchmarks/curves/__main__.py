@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ from benchmarks.curves.curve import Curve, Figures, Start
 from benchmarks.curves.records import Records
 from benchmarks.curves.registry import all_curves
 from benchmarks.curves.tables import tables
+from benchmarks.quiet import quiet
 from benchmarks.results import print_table, section, write_section
 
 
@@ -29,10 +28,8 @@ def child(curve: Curve, *, seed: int, shuffled: bool) -> None:
     """Fit once in this process, and print the figures as the last line."""
     import torch
 
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
     torch.set_num_threads(curve.threads)
-    with tempfile.TemporaryDirectory() as directory:
+    with quiet(), tempfile.TemporaryDirectory() as directory:
         start = Start(seed=seed, directory=Path(directory), shuffled=shuffled)
         print(json.dumps(asdict(curve.fit(start))))
 

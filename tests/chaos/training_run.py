@@ -20,7 +20,7 @@ import agentlightning.algorithm.policy.policy
 import agentlightning.runner.agent
 import agentlightning.store.sqlite
 
-STEPS, GROUPS, MEMBERS, HELD_OUT = 6, 2, 8, 32
+STEPS, GROUPS, MEMBERS, HELD_OUT = 10, 2, 8, 32
 TASKS = [f"task {number}" for number in range(12)]
 SIGNS = "signs"
 """File in the run's folder with a line for each rollout's beginning and end: its runner's pid."""
