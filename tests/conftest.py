@@ -2,7 +2,7 @@
 a test that turns logging off for all others fails itself."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,3 +16,14 @@ def logging_stays_on() -> Iterator[None]:
     """Make sure that no test leaves logging disabled."""
     yield
     assert logging.root.manager.disable == logging.NOTSET
+
+
+@pytest.fixture
+def one_thread() -> Generator[None]:
+    """Keep torch to one thread; its pool is slower than none on models of this size."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

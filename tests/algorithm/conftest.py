@@ -1,6 +1,6 @@
 """A store, and a model that every room below may train."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -41,14 +41,3 @@ def fits(tiny_model: Path, tmp_path: Path, store: InMemoryLightningStore):
     from tests.algorithm.fits import Fits
 
     return Fits(tiny_model, tmp_path / "run", store)
-
-
-@pytest.fixture
-def one_thread() -> Generator[None]:
-    """Keep torch to one thread; its pool is slower than none on models of this size."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,6 +1,5 @@
 """The smallest task of the learning curves, from scratch, with one algorithm of each kind."""
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,7 @@ from agentlightning.algorithm.variants import VARIANTS
 from benchmarks.curves.curve import Start
 from benchmarks.curves.preference import ALGORITHMS, learn
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    """Keep torch to one thread, which is quicker for a model of this size."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.timeout(120)

@@ -19,14 +19,7 @@ from tests.chaos.kill_matrix import ready_processes
 from tests.e2e.record_fits import CASES, PATIENCE_SECONDS, PER_STEP, STEPS, fit, reads
 from tests.support.tiny_model import make_tiny_model
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    """Keep torch to one thread; with more, sums may come out differently each time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Whole fits in which numbers break down: how they stop, what they leave, and how they go on."""
 
 import shutil
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,7 @@ from tests.support.tiny_model import make_tiny_model
 TASKS = ["a", "b", "c"]
 RECORDS = [{"prompt": word, "completion": word[::-1]} for word in ("ab", "cd", "ef", "gh")]
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    """Keep torch to one thread, which is quicker for a model of this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
