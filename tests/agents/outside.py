@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from agentlightning.types.call import CallRecord
 from tests.agents.serve import READY
 from tests.gateway.running import ALL
 from tests.support.model_server import Answer, ModelServer
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENTS, CREWAI = ROOT / ".venvs/agents/bin/python", ROOT / ".venvs/crewai/bin/python"
@@ -87,13 +87,6 @@ def text_of(message: dict[str, Any]) -> str:
     """Return a message's text, whichever way it is written."""
     content = message.get("content") or ""
     return content if isinstance(content, str) else "".join(p.get("text", "") for p in content)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Runner:

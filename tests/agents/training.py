@@ -13,7 +13,8 @@ import torch
 
 import agentlightning as agl
 from agentlightning.execution.client_server import ClientServerExecutionStrategy
-from tests.agents.outside import Runner, free_port, tasks
+from tests.agents.outside import Runner, tasks
+from tests.support.ports import free_port
 from tests.support.tiny_model import EOS, make_tiny_model, make_tiny_tokenizer
 
 STEPS, GROUP = 2, 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,13 +16,7 @@ from agentlightning.gateway.server import Gateway
 from agentlightning.store.client_server import LightningStoreClient
 from tests.chaos.workload import patient_client
 from tests.support.model_server import Answer, ModelServer
-
-
-def free_port() -> int:
-    """Return a TCP port that is free now; a server that is started again must keep its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.support.ports import free_port
 
 
 class StoreProcess:

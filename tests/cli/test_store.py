@@ -18,17 +18,12 @@ from agentlightning.cli import main
 from agentlightning.errors import ConflictError, InvalidRequestError, UnauthorizedError
 from agentlightning.store.client_server import LightningStoreClient
 from agentlightning.types import EnqueueRolloutRequest, RolloutConfig
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
 LEASE = RolloutConfig(unresponsive_seconds=1.0, max_attempts=3, retry_condition=["unresponsive"])
 """A claim that was stored but not answered before the kill comes back when its lease ends."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

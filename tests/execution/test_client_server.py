@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from agentlightning.errors import ConfigurationError, ExecutionError
 from agentlightning.execution import ClientServerExecutionStrategy
 from agentlightning.store.memory import InMemoryLightningStore
 from tests.execution import bundles
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,11 +181,8 @@ def test_errors_of_an_algorithm_in_a_child_come_out(start_method):
 
 def test_the_roles_can_be_started_apart():
     """An algorithm in one place and runners in another meet at the server's port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     store = InMemoryLightningStore()
-    common = {"server_host": "127.0.0.1", "server_port": port, "graceful_timeout": 5.0}
+    common = {"server_host": "127.0.0.1", "server_port": free_port(), "graceful_timeout": 5.0}
     runners = ClientServerExecutionStrategy(role="runner", n_runners=2, **common)
     algorithm = ClientServerExecutionStrategy(role="algorithm", **common)
     bundle = partial(bundles.run_agents, bundles.Echo(), max_rollouts=3)

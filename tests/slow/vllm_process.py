@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agentlightning.engine.catalog import fetch_model
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venvs" / "vllm" / "bin" / "python"
@@ -31,7 +31,7 @@ def vllm_server(log: Path) -> Iterator[str]:
     if given:
         yield given
         return
-    port = _free_port()
+    port = free_port()
     with log.open("wb") as out:
         process = subprocess.Popen(
             _command(port),
@@ -97,9 +97,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             continue
         except ProcessLookupError:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -30,7 +30,8 @@ from agentlightning.types import EnqueueRolloutRequest
 from tests.conformance.store_conformance import StoreConformance
 from tests.conformance.store_spans import make_span
 from tests.store.collections.model import CollectionConformance
-from tests.support.postgres import PostgresProcess, free_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresProcess
 
 
 @pytest.fixture(scope="module")

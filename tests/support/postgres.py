@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.support.ports import free_port
+
 
 def binaries() -> Path:
     """Return the folder of the server's programs, without importing the package around them."""
@@ -23,12 +24,6 @@ def binaries() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def state_of(pid: int) -> tuple[str, int]:
