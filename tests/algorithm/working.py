@@ -67,7 +67,8 @@ class Watcher:
 
 
 class Scribe(LitAgent[Any]):
-    """Asks the model once and grades the answer by its first letter, which is mostly mixed."""
+    """Asks the model once and grades the answer by all its letters: many are the same in text, as
+    single bytes are no letters, and a group whose answers are graded alike teaches nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ class Scribe(LitAgent[Any]):
         """Further members of its request."""
         self.seeded = False
         """Ask with a seed of the rollout's own, so that its answer depends on nothing else."""
-        self.grade = lambda answer: (ord(answer[0]) if answer else 0) % 16 / 16
+        self.grade = lambda answer: sum(map(ord, answer)) % 16 / 16
 
     async def rollout_async(self, task: Any, resources: Any, rollout: Any) -> float:
         llm = resources["main_llm"]

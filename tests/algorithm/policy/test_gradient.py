@@ -38,7 +38,7 @@ async def test_a_step_is_taken_only_where_something_can_be_learnt(
 
 
 class Team(LitAgent):
-    """A planner and a coder; each is graded by the first letter of what it says itself."""
+    """A planner and a coder; each is graded by the letters of what it says itself."""
 
     def __init__(self, graded=("planner", "senior-coder")):
         super().__init__()
@@ -62,7 +62,7 @@ class Team(LitAgent):
             response.raise_for_status()
             reply = await response.json()
         answer = reply["choices"][0]["message"]["content"]
-        return (ord(answer[0]) if answer else 0) % 16 / 16
+        return sum(map(ord, answer or "")) % 16 / 16
 
 
 ROLES = ("planner", "senior-coder", "judge")
