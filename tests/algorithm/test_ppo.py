@@ -52,9 +52,9 @@ def test_the_critic_has_settings_of_its_own():
     assert agl.GRPO(model="m").config.critic() is None
 
 
-def fit(tiny_model, run_dir, *, tasks=("a", "b", "c", "d"), **settings):
+def fit(tiny_model, run_dir, *, tasks=("a", "b", "c", "d"), least=0.0, **settings):
     scribe = Scribe()
-    scribe.grade = lambda answer: sum(letter.islower() for letter in answer[:2]) / 2
+    scribe.grade = lambda answer: least + sum(letter.islower() for letter in answer[:2]) / 2
     fields = {
         "model": str(tiny_model), "model_alias": "tiny", "run_dir": str(run_dir), "lora_rank": None,
         "batch_groups": 16, "max_tokens": 2, "learning_rate": 2e-2, "critic_learning_rate": 1e-2,
@@ -84,6 +84,8 @@ def test_it_learns_to_prefer_letters(tiny_model, tmp_path):
 def test_a_resumed_fit_keeps_its_critic(tiny_model, tmp_path):
     """Four steps in two parts are the same as in one, the critic's metrics included."""
     settings = {"batch_groups": 3, "tasks": ["a", "b", "c"], "checkpoint_every": 1, "lora_rank": 4}
+    # A critic that meets no reward but zero does not change.
+    settings["least"] = 0.5
     whole = fit(tiny_model, tmp_path / "whole", steps=4, **settings).metrics()
     fit(tiny_model, tmp_path / "parts", steps=2, **settings)
     parts = fit(tiny_model, tmp_path / "parts", steps=4, **settings).metrics()
