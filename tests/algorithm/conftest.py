@@ -23,18 +23,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"), hidden=32)
 
 
-@pytest.fixture(scope="session")
-def lively_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with weights six times as large, so that adapters can change what it says."""
-    from safetensors.torch import load_file, save_file
-
-    path = make_tiny_model(tmp_path_factory.mktemp("lively"), hidden=32)
-    file = path / "model.safetensors"
-    weights = {name: t * 6 if t.dim() == 2 else t for name, t in load_file(file).items()}
-    save_file(weights, file, metadata={"format": "pt"})
-    return path
-
-
 @pytest.fixture
 def fits(tiny_model: Path, tmp_path: Path, store: InMemoryLightningStore):
     """Fits of the tiny model in one run directory; see `fits.Fits`."""

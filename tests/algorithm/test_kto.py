@@ -1,11 +1,14 @@
 """KTO as an algorithm: its settings, and fits on labelled records and on rollouts."""
 
+import json
+
 import pytest
 
 import agentlightning as agl
 from agentlightning.algorithm.kto import KTOConfig
 from agentlightning.errors import ConfigurationError
-from tests.algorithm.test_sft import LikesAscii
+from benchmarks.curves.curve import Start
+from benchmarks.curves.preference import learn
 
 RECORDS = [
     {"prompt": f"{n}?", "completion": said, "label": said.islower()}
@@ -49,15 +52,25 @@ def test_records_without_an_agent(tiny_model, tmp_path):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_labels_of_rollouts(lively_model, tmp_path):
-    """Rollouts are good or bad by a threshold, and what is rewarded becomes more frequent."""
-    learning = agl.KTO(
-        model=str(lively_model), model_alias="tiny", run_dir=str(tmp_path / "run"), threshold=1.0,
-        group_size=8, batch_groups=4, steps=24, max_tokens=2, lora_rank=8, learning_rate=5e-3,
-        checkpoint_every=100, progress=[],
-    )  # fmt: skip
-    result = agl.Trainer(algorithm=learning, concurrency=32).fit(LikesAscii(), ["a", "b", "c", "d"])
-    lines = result.metrics()
-    rewards = [line["training/reward"] for line in lines]
-    assert sum(rewards[-4:]) > sum(rewards[:4]) + 0.4
-    assert lines[0]["training/n_good"] + lines[0]["training/n_bad"] == 32
+def test_labels_of_rollouts(tmp_path):
+    """Rollouts are good or bad beside their group's mean, and what is rewarded becomes more
+    frequent."""
+    learn("KTO", Start(seed=0, directory=tmp_path), steps=28)
+    rewards = [line["training/reward"] for line in steps_of(tmp_path)]
+    # It is 3.7 to 3.9 from four seeds.
+    assert sum(rewards[-4:]) > sum(rewards[:4]) + 2
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_labels_by_a_threshold(tmp_path):
+    """Every rollout is good or bad, whatever the others of its group earned."""
+    learn("KTO", Start(seed=0, directory=tmp_path), steps=1, threshold=0.05)
+    (line,) = steps_of(tmp_path)
+    assert line["training/n_good"] + line["training/n_bad"] == 16
+
+
+def steps_of(folder):
+    """Return what the metrics of a fit below a folder say of each step."""
+    (metrics,) = folder.rglob("metrics.jsonl")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [line for line in lines if "training/reward" in line]
