@@ -226,6 +226,7 @@ def test_lora_in_fp32_on_a_bf16_base(tiny: LoadedModel) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     base = copy.deepcopy(tiny.model).to(torch.bfloat16)
+    torch.manual_seed(0)
     model: Any = inject_adapter_in_model(
         LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]), base
     )

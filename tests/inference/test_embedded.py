@@ -31,9 +31,10 @@ async def test_new_weights_are_there_without_a_copy(embedded):
     before = await inference.tokens.generate([5, 6], GREEDY)
     await inference.pause(mode="wait")
     assert inference.stats().paused
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.ones_like(parameter) * 0.1 * torch.randn(parameter.shape))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     await inference.publish(5, None)
     await inference.resume()
     after = await inference.tokens.generate([5, 6], GREEDY)
