@@ -2,6 +2,8 @@
 a test that turns logging off for all others fails itself."""
 
 import logging
+import signal
+import threading
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -10,12 +12,21 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("agl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("agl")
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    # So it is where a shell has put the run into the background, and so it would be for the
+    # programs that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def logging_stays_on() -> Iterator[None]:
-    """Make sure that no test leaves logging disabled."""
+    """Make sure that no test leaves logging disabled, or hides the package's from `caplog`."""
     yield
     assert logging.root.manager.disable == logging.NOTSET
+    assert logging.getLogger("agentlightning").propagate
 
 
 @pytest.fixture
