@@ -317,10 +317,10 @@ async def test_the_lease_is_renewed(store, working):
 
     class Silent(LitAgent[Any]):
         async def rollout_async(self, task, resources, rollout):
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.5)
             return 1.0
 
-    ids = await enqueue(store, ["x"], unresponsive_seconds=0.3)
+    ids = await enqueue(store, ["x"], unresponsive_seconds=1.5)
     async with working(Silent()):
         (item,) = await finished(store, ids)
     assert item.status == "succeeded"

@@ -55,13 +55,13 @@ async def test_leases_are_renewed_while_the_loop_is_blocked():
     """A worker keeps its claims although its agent blocks the event loop beyond the lease."""
     store = InMemoryLightningStore(thread_safe=True, scan_debounce_seconds=0)
     await store.enqueue_rollout(1)
-    claimed = await store.dequeue_rollout("Worker-1", lease_seconds=0.4)
+    claimed = await store.dequeue_rollout("Worker-1", lease_seconds=1.5)
     held = {claimed.rollout_id: Running(claimed)}
     async with Heartbeat(interval_seconds=0.05, jitter_seconds=0.0).beating(
         store, "Worker-1", held
     ):
         await beats(store, 1)
-        time.sleep(1.0)
+        time.sleep(2.5)
         attempt = await store.get_latest_attempt(claimed.rollout_id)
     assert attempt.status == "preparing"
     lost = await store.dequeue_rollout("Worker-2", wait_seconds=30)

@@ -149,9 +149,9 @@ async def test_scans_are_debounced():
 async def test_heartbeat_renews_the_lease():
     """An attempt that gives signs of life in time is not taken away."""
     store = InMemoryLightningStore(scan_debounce_seconds=0)
-    started = await store.start_rollout(1, config=RolloutConfig(unresponsive_seconds=0.3))
+    started = await store.start_rollout(1, config=RolloutConfig(unresponsive_seconds=1.0))
     for _ in range(6):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         await store.update_attempt(started.rollout_id, "latest", last_heartbeat_time=clock.now())
     attempt = await store.get_latest_attempt(started.rollout_id)
     assert attempt.status == "preparing"
