@@ -52,13 +52,16 @@ async def test_replay_from_the_beginning_and_from_an_event(server: LightningStor
 
 async def test_live_events(client: LightningStoreClient, server: LightningStoreServer):
     """A subscription without a beginning yields what happens next."""
+    before, claim = await client.start_rollout("before"), await client.start_rollout("live")
+    await client.add_many_spans([make_span(before)])
     events = client.subscribe(kinds=["spans_added"])
     coming = asyncio.create_task(anext(events))
-    await asyncio.sleep(0.2)
-    assert not coming.done()
-    claim = await client.start_rollout("live")
-    await client.add_many_spans([make_span(claim)])
-    event = await asyncio.wait_for(coming, 5)
+    async with asyncio.timeout(20):
+        # Until the subscription has begun.
+        while not coming.done():
+            await client.add_many_spans([make_span(claim)])
+            await asyncio.wait({coming}, timeout=0.2)
+    event = await coming
     assert (event.kind, event.rollout_id) == ("spans_added", claim.rollout_id)
     await events.aclose()
 

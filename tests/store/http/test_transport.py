@@ -23,6 +23,8 @@ class Lossy:
         self.port = int(port)
         self.losses = 0
         self.lost = 0
+        self.subscribed = asyncio.Event()
+        """Set once a stream of events has begun."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(self.host, self.port)
@@ -35,6 +37,8 @@ class Lossy:
                     break
                 writer.write(data)
                 await writer.drain()
+                if b": ready" in data:
+                    self.subscribed.set()
         finally:
             forward.cancel()
             await asyncio.gather(forward, return_exceptions=True)
@@ -161,6 +165,7 @@ async def test_a_stream_that_breaks_before_its_first_event_misses_nothing(
     async with lossy_network(server) as (proxy, client):
         following = client.subscribe(kinds=["rollout_created"])
         coming = asyncio.create_task(anext(following))
+        await asyncio.wait_for(proxy.subscribed.wait(), 20)
         await asyncio.sleep(0.2)
         proxy.losses = 1
         missed = await server.start_rollout("while nobody listened")
@@ -265,10 +270,10 @@ async def test_large_bodies(server: LightningStoreServer, claim: AttemptedRollou
 
 async def test_long_lines_of_a_stream(server: LightningStoreServer):
     """An event of several megabytes is one event."""
-    async with lossy_network(server) as (_, client):
+    async with lossy_network(server) as (proxy, client):
         following = client.subscribe(kinds=["rollout_created"], metadata={"large": True})
         coming = asyncio.create_task(anext(following))
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(proxy.subscribed.wait(), 20)
         made = await server.start_rollout(1, metadata={"large": True, "text": "x" * 3_000_000})
         assert (await asyncio.wait_for(coming, 10)).rollout_id == made.rollout_id
         await following.aclose()
