@@ -3,30 +3,27 @@
 import pytest
 
 import agentlightning as agl
+from agentlightning.algorithm.policy.result import FitResult
 from agentlightning.algorithm.sft import SFTConfig
 from agentlightning.errors import ConfigurationError
+from benchmarks.curves.curve import Start
+from benchmarks.curves.preference import learn
 from tests.algorithm.working import Scribe, Watcher
 
-WORDS = ["ab", "ba", "cd", "dc", "ad", "da", "bc", "cb"]
+WORDS = ["ab", "cd", "ef", "gh"]
 DEMONSTRATIONS = [{"prompt": word, "completion": word[::-1]} for word in WORDS]
 
 
 class Reverser(Scribe):
     """Earns 1 for the task's word backwards."""
 
-    async def rollout_async(self, task, resources, rollout):
-        word = task if isinstance(task, str) else task["prompt"]
-        self.options = {"max_tokens": 3}
-        self.grade = lambda answer: float(answer == word[::-1])
-        return await super().rollout_async(word, resources, rollout)
-
-
-class LikesAscii(Scribe):
-    """Earns a half for each ASCII character; some tokens have many."""
-
     def __init__(self):
         super().__init__()
-        self.grade = lambda answer: sum(map(str.isascii, answer)) / 2
+        self.options = {"max_tokens": 3}
+
+    async def rollout_async(self, task, resources, rollout):
+        word = task if isinstance(task, str) else task["prompt"]
+        return float(await self.ask(word, resources, rollout) == word[::-1])
 
 
 def sft(tiny_model, tmp_path, **settings):
@@ -74,13 +71,15 @@ def test_rollouts_need_an_agent():
 def test_demonstrations_then_grpo(tiny_model, tmp_path):
     """Without an agent it learns to reverse words; GRPO goes on from what it exported."""
     watcher = Watcher()
-    learning = sft(tiny_model, tmp_path, batch_groups=8, steps=60, progress=[watcher])
+    learning = sft(
+        tiny_model, tmp_path, batch_groups=4, steps=60, learning_rate=5e-3, progress=[watcher]
+    )  # fmt: skip
     result = agl.Trainer(algorithm=learning).fit(
         train_dataset=DEMONSTRATIONS, val_dataset=DEMONSTRATIONS
     )
     first, last = result.evaluations
     assert first.metrics["val/loss"] > 4
-    assert last.metrics["val/loss"] < 1.2
+    assert last.metrics["val/loss"] < 0.2
     assert result.best == last
     assert last.reward == -last.metrics["val/loss"]
     lines = [line["val/loss"] for line in result.metrics() if "val/loss" in line]
@@ -94,15 +93,16 @@ def test_demonstrations_then_grpo(tiny_model, tmp_path):
         steps=1, max_tokens=3, lora_rank=None, progress=[],
     )  # fmt: skip
     fit = agl.Trainer(algorithm=going_on, concurrency=32).fit(Reverser(), WORDS, val_dataset=WORDS)
-    assert (fit.steps, fit.evaluations[0].tasks) == (1, 8)
+    assert (fit.steps, fit.evaluations[0].tasks) == (1, 4)
     # Sampled at temperature 1, an untrained model of 264 tokens never says the right one.
-    assert fit.metrics()[1]["training/reward"] > 0
+    # Nearly all are right now.
+    assert fit.metrics()[1]["training/reward"] > 0.5
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_an_agent_does_held_out_tasks(tiny_model, tmp_path):
     """With an agent, held-out demonstrations are tasks too: there is a reward beside the loss."""
-    learning = sft(tiny_model, tmp_path, batch_groups=8, steps=1)
+    learning = sft(tiny_model, tmp_path, batch_groups=4, steps=1)
     result = agl.Trainer(algorithm=learning, concurrency=8).fit(
         Reverser(), DEMONSTRATIONS, val_dataset=DEMONSTRATIONS[:2]
     )
@@ -113,13 +113,12 @@ def test_an_agent_does_held_out_tasks(tiny_model, tmp_path):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_best_rollouts_are_imitated(tiny_model, tmp_path):
+def test_the_best_rollouts_are_imitated(tmp_path):
     """Step after step the model imitates the best of each group, and earns more."""
-    learning = sft(
-        tiny_model, tmp_path, source="rollouts", group_size=8, best_of_group=1, batch_groups=4,
-        steps=12, max_tokens=2, learning_rate=3e-3, update_epochs=2,
-    )  # fmt: skip
-    result = agl.Trainer(algorithm=learning, concurrency=32).fit(LikesAscii(), ["a", "b", "c", "d"])
-    rewards = [line["training/reward"] for line in result.metrics()]
+    learn("SFT on the best of 8 rollouts", Start(seed=0, directory=tmp_path), steps=20)
+    lines = FitResult.load(tmp_path / "run").metrics()
+    lines = [line for line in lines if "training/reward" in line]
+    rewards = [line["training/reward"] for line in lines]
+    # It is 0.8 to 0.9 from five seeds.
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
-    assert {line["training/kept_share"] for line in result.metrics()} == {1 / 8}
+    assert {line["training/kept_share"] for line in lines} == {1 / 8}

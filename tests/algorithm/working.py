@@ -82,6 +82,10 @@ class Scribe(LitAgent[Any]):
         self.grade = lambda answer: sum(map(ord, answer)) % 16 / 16
 
     async def rollout_async(self, task: Any, resources: Any, rollout: Any) -> float:
+        return self.grade(await self.ask(task, resources, rollout))
+
+    async def ask(self, task: Any, resources: Any, rollout: Any) -> str:
+        """Return what the model says to a task."""
         llm = resources["main_llm"]
         url = llm.get_base_url(rollout.rollout_id, rollout.attempt.attempt_id)
         body = {
@@ -101,4 +105,4 @@ class Scribe(LitAgent[Any]):
         ):
             response.raise_for_status()
             reply = await response.json()
-        return self.grade(reply["choices"][0]["message"]["content"])
+        return reply["choices"][0]["message"]["content"]
