@@ -19,6 +19,9 @@ from openai import AsyncOpenAI, OpenAI
 from agentlightning.types import ProxyLLM
 
 CALLS = 5
+PATIENCE = 60.0
+"""Seconds for connecting too, for which the clients by themselves give five: a test of many at once on
+a busy machine takes longer."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ class TaskCaller:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
-        self.openai = AsyncOpenAI(base_url=endpoint, api_key="k", max_retries=0)
-        self.anthropic = AsyncAnthropic(base_url=endpoint, api_key="k", max_retries=0)
-        self.http = httpx.AsyncClient(timeout=60)
+        options = {"base_url": endpoint, "api_key": "k", "max_retries": 0, "timeout": PATIENCE}
+        self.openai = AsyncOpenAI(**options)
+        self.anthropic = AsyncAnthropic(**options)
+        self.http = httpx.AsyncClient(timeout=PATIENCE)
 
     async def close(self) -> None:
         await self.openai.close()
@@ -96,9 +100,10 @@ class ThreadCaller:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
-        self.openai = OpenAI(base_url=endpoint, api_key="k", max_retries=0)
-        self.anthropic = Anthropic(base_url=endpoint, api_key="k", max_retries=0)
-        self.http = httpx.Client(timeout=60)
+        options = {"base_url": endpoint, "api_key": "k", "max_retries": 0, "timeout": PATIENCE}
+        self.openai = OpenAI(**options)
+        self.anthropic = Anthropic(**options)
+        self.http = httpx.Client(timeout=PATIENCE)
 
     def close(self) -> None:
         self.openai.close()
