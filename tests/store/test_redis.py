@@ -377,6 +377,7 @@ async def test_server_that_stays_away(own_server, monkeypatch):
     with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
         await store.enqueue_rollout(2)
     assert caught.value.retryable
+    monkeypatch.undo()
     await asyncio.to_thread(own_server.start)
     await store.enqueue_rollout(3)
     assert [r.input for r in await store.query_rollouts()] == [1, 3]

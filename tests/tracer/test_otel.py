@@ -285,14 +285,16 @@ async def test_cancellation_still_delivers(store, tracer, begin):
     """The spans of a cancelled agent are stored before the cancellation goes on."""
     tracer.init_worker(0, store)
     ids = await begin(store)
+    said = asyncio.Event()
 
     async def agent():
         async with tracer.trace_context(**ids):
             emit_message("before")
+            said.set()
             await asyncio.sleep(60)
 
     task = asyncio.create_task(agent())
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(said.wait(), 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -292,6 +292,7 @@ async def test_locked_database_is_retryable(store):
     with pytest.raises(StoreUnavailableError) as caught:
         await waiting
     assert caught.value.retryable
+    store.collections._engine.busy_seconds = 30.0
     waiting = asyncio.create_task(store.enqueue_rollout(2))
     await asyncio.sleep(0.02)
     other.execute("ROLLBACK")
