@@ -130,6 +130,8 @@ def test_kl_goes_where_it_was_asked_for():
     loss = {"actor_rollout_ref__actor__use_kl_loss": True}
     assert settings(**loss, actor_rollout_ref__actor__kl_loss_coef=0.01)["kl_coef"] == 0.01
     assert settings()["kl_coef"] == 0.0
+    whole = GRPOConfig(**settings(**loss, actor_rollout_ref__rollout__n=4))
+    assert (whole.lora_rank, whole.kl_coef) == (None, 0.001)
     reward = {"algorithm__use_kl_in_reward": True, "algorithm__kl_ctrl": {"kl_coef": 0.02}}
     found = translate(nested(**reward))
     assert found.settings["kl_coef"] == 0.02
