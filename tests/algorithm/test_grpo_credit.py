@@ -9,6 +9,11 @@ from agentlightning.learning.batch import build_batch
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def graded(answer):
+    """Return a number from 0 to 2 that hardly two answers have in common."""
+    return sum(map(ord, answer)) % 17 / 8
+
+
 class Team(agl.LitAgent):
     """A planner and a coder ask in turn; each is graded, one by a link, one by a dimension."""
 
@@ -19,10 +24,8 @@ class Team(agl.LitAgent):
                 with agl.span(role) as turn:
                     answers.append(await self.ask(session, resources, rollout, task, role))
                 if role == "planner":
-                    agl.emit_reward(10.0 + len(answers[0]), span_id=turn.id)
-        grades = {
-            role: float(len(a) % 3) for role, a in zip(("planner", "coder"), answers, strict=True)
-        }
+                    agl.emit_reward(10.0 + graded(answers[0]), span_id=turn.id)
+        grades = {role: graded(a) for role, a in zip(("planner", "coder"), answers, strict=True)}
         agl.emit_reward({"total": sum(grades.values()), **grades}, primary_key="total")
 
     async def ask(self, session, resources, rollout, task, role):
