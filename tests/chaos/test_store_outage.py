@@ -67,7 +67,7 @@ class Agents:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("patience", [(1.0, 2.0, 5.0), (0.1,)], ids=["patient", "impatient"])
+@pytest.mark.parametrize("patience", [(1.0, 2.0, 5.0, 15.0), (0.1,)], ids=["patient", "impatient"])
 async def test_calls_succeed_late_or_are_refused(
     tmp_path: Path, patience: tuple[float, ...]
 ) -> None:
