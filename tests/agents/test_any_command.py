@@ -73,7 +73,7 @@ def test_claude_trains(tmp_path):
         HERE,
         "any_command:claude_agent",
         tmp_path,
-        {shell: 0.1, ANSWER: 0.4},
+        {shell: 0.1, ANSWER: 0.2, "I do not know.": 0.2},
         words=lines_of(seen.calls[0][0].chat_request),
         context=8192,
         path=bundled(),

@@ -26,6 +26,7 @@ async def test_smolagents_agent(tmp_path):
 def test_smolagents_agent_trains(tmp_path):
     """The same agent trains: its calls become rows, and each step moves the weights."""
     multiply = forced_call("multiply", a=11, b=90)
-    phrases = {multiply: 0.1, forced_call("final_answer", answer=ANSWER): 0.4}
+    right, wrong = (forced_call("final_answer", answer=text) for text in (ANSWER, "1"))
+    phrases = {multiply: 0.1, right: 0.2, wrong: 0.2}
     options = {"context": 16384, "group": 6}
     check_steps(train_outside(AGENTS, "smolagents_agent", tmp_path, phrases, **options), group=6)
