@@ -1,7 +1,9 @@
-"""What every test shares: property tests have no clock, since a loaded machine is no failure; and
-a test that turns logging off for all others fails itself."""
+"""What every test shares: property tests have no clock, since a loaded machine is no failure, and try
+the same examples in every run unless `EXPLORE=1` asks for new ones; and a test that turns logging
+off for all others fails itself."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Generator, Iterator
@@ -9,7 +11,12 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("agl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "agl",
+    deadline=None,
+    derandomize="EXPLORE" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("agl")
 
 if (
