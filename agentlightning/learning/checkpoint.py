@@ -8,10 +8,11 @@ any moment leaves nothing that looks like one. What is in the files is the calle
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,7 @@ class CheckpointStore:
     def _prune(self) -> None:
         """Keep the last few and the best; also remove what interrupted writers left."""
         checkpoints = self.all()
-        scored = [c for c in checkpoints if c.score is not None]
-        best = max(scored, key=lambda c: (c.score or 0.0, c.step), default=None)
+        best = _best_of(checkpoints)
         for checkpoint in checkpoints[: -self.keep]:
             if best is None or checkpoint.step != best.step:
                 self._discard(checkpoint.path)
@@ -150,9 +150,10 @@ class CheckpointStore:
         return None
 
     def best(self) -> Checkpoint | None:
-        """Return the checkpoint with the largest score, or None when none has a score."""
-        scored = [c for c in self.all() if c.score is not None]
-        return max(scored, key=lambda c: (c.score or 0.0, c.step), default=None)
+        """Return the checkpoint with the largest score, the latest of equals, or None when none has
+        a score; NaN is none.
+        """
+        return _best_of(self.all())
 
     @staticmethod
     def read(path: Path) -> Checkpoint:
@@ -203,3 +204,10 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    # Nothing is larger than NaN, so it would stay the best.
+    scored = [(c.score, c.step, c) for c in checkpoints if c.score is not None]
+    known = [each for each in scored if not math.isnan(each[0])]
+    return max(known, key=lambda each: each[:2])[2] if known else None

@@ -1,6 +1,7 @@
 """Checkpoint directories: whole or absent."""
 
 import logging
+import math
 
 import pytest
 
@@ -33,6 +34,16 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
         store.save(step, writes(str(step)), score=score)
     assert [c.step for c in store.all()] == [1, 3, 4]
     assert store.best().step == 1
+
+
+def test_a_score_that_is_no_number_is_none(tmp_path):
+    """It neither stays the best, for nothing is larger than NaN, nor hides one that is."""
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(1, writes("a"), score=math.nan)
+    assert store.best() is None
+    store.save(2, writes("b"), score=-0.5)
+    store.save(3, writes("c"), score=math.nan)
+    assert store.best().step == 2
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,8 +23,9 @@ class LoopState:
 
     @property
     def best(self) -> Evaluation | None:
-        """Return the best evaluation, the latest of equals."""
-        return max(self.evaluations, key=lambda e: (e.reward, e.step), default=None)
+        """Return the best evaluation, the latest of equals; one whose reward is NaN is none."""
+        known = [each for each in self.evaluations if not math.isnan(each.reward)]
+        return max(known, key=lambda e: (e.reward, e.step), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""

@@ -1,6 +1,7 @@
 """How far a run is, and back from a checkpoint."""
 
 import json
+import math
 
 from agentlightning.algorithm.policy.result import Evaluation
 from agentlightning.algorithm.policy.state import LoopState
@@ -22,3 +23,10 @@ def test_the_best_is_the_latest_of_equals():
     state = LoopState(evaluations=[evaluation(0, 0.5), evaluation(2, 0.75), evaluation(4, 0.75)])
     state.evaluations.append(evaluation(6, 0.25))
     assert state.best == evaluation(4, 0.75)
+
+
+def test_what_is_no_number_is_not_the_best():
+    """Nothing is larger than NaN, so the first evaluation would stay the best for ever."""
+    state = LoopState(evaluations=[evaluation(0, math.nan), evaluation(2, -0.75)])
+    assert state.best == evaluation(2, -0.75)
+    assert LoopState(evaluations=[evaluation(0, math.nan)]).best is None
