@@ -8,6 +8,7 @@ parameters are not sharded.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -172,7 +173,8 @@ class DistributedTrainBackend(TorchTrainBackend):
         replica = partial(_Replica, load, replace(self.config, critic=None))
         self._workers = Workers(replica, devices, first_rank=1)
         self._at_work = Lock()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             # All must have a model before any waits for the others.
             self._workers.call("load")
             self._workers.tell("join")
@@ -180,9 +182,7 @@ class DistributedTrainBackend(TorchTrainBackend):
             self._group = _Group(self._workers.meeting, 0, self._workers.size, device)
             _join(self, self._group)
             self._workers.answers()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def step(
         self,

@@ -7,6 +7,7 @@ trained weights after each step. Adapters are small: every worker has them whole
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,14 +69,13 @@ class ShardedTrainBackend(TorchTrainBackend):
         worker = partial(Shard, load, replace(self.config, critic=None))
         self._workers = Workers(worker, devices, first_rank=0, lockstep=True)
         self._at_work = Lock()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._file = WeightsFile(self._workers.meeting / "weights", self._parameters())
             self._file.write()
             self._workers.call("load")
             self._workers.call("join")
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         slots = self._slots_in_memory(self._step.layout)
         self._step = replace(
             self._step, max_slots=min(self.config.max_slots, slots), recompute_above=slots
