@@ -8,7 +8,7 @@ from types import ModuleType
 
 import agentlightning as agl
 from benchmarks.curves.curve import Curve, Figures, Start
-from benchmarks.curves.fit import Stopwatch, common, fit
+from benchmarks.curves.fit import Stopwatch, fit, smollm2
 
 __all__ = ["curves"]
 
@@ -31,12 +31,7 @@ def learn(start: Start) -> Figures:
     agent, tasks = example()
     watch = Stopwatch()
     algorithm = agl.GRPO(
-        **common(start),
-        model="smollm2-135m-instruct",
-        group_size=8,
-        batch_groups=4,
-        steps=12,
-        learning_rate=5e-4,
+        **smollm2(start),
         max_tokens=20,
     )
     trained = tasks.train_tasks(seed=start.seed)

@@ -11,7 +11,7 @@ from openai import OpenAI
 import agentlightning as agl
 from benchmarks.curves.curve import Figures, Start
 
-__all__ = ["Stopwatch", "ask", "common", "fit", "tiny"]
+__all__ = ["Stopwatch", "ask", "fit", "smollm2", "tiny"]
 
 _CLIENT = OpenAI(base_url="http://unused", api_key="-", max_retries=0)
 """One for all rollouts: making a client costs more than a call of a tiny model."""
@@ -52,6 +52,17 @@ def common(start: Start) -> dict[str, Any]:
         "progress": [],
         **({"shuffle_advantages": True} if start.shuffled else {}),
     }
+
+
+def smollm2(start: Start) -> dict[str, Any]:
+    """Return the settings of a short fit of SmolLM2 with adapters."""
+    return {
+        "model": "smollm2-135m-instruct",
+        "group_size": 8,
+        "batch_groups": 4,
+        "steps": 12,
+        "learning_rate": 5e-4,
+    } | common(start)
 
 
 def tiny(model: object, start: Start) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 
 import agentlightning as agl
 from benchmarks.curves.curve import Curve, Figures, Start
-from benchmarks.curves.fit import Stopwatch, ask, common, fit
+from benchmarks.curves.fit import Stopwatch, ask, fit, smollm2
 
 __all__ = ["curves", "describe"]
 
@@ -43,12 +43,7 @@ def learn(start: Start) -> Figures:
     """Fit the adapters; held-out things are asked about at the temperature of training."""
     watch = Stopwatch()
     algorithm = agl.GRPO(
-        **common(start),
-        model="smollm2-135m-instruct",
-        group_size=8,
-        batch_groups=4,
-        steps=12,
-        learning_rate=5e-4,
+        **smollm2(start),
         max_tokens=16,
         eval_temperature=1.0,
     )
